@@ -1,0 +1,1 @@
+"""Cheap decisions over one row."""

@@ -1,0 +1,1 @@
+"""The end of a recipe: what a corpus looks like on disk."""

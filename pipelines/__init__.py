@@ -1,0 +1,1 @@
+"""From a recipe to a finished corpus: plan, run, resume, report, command line."""

@@ -1,0 +1,93 @@
+"""Executors: who runs the units of a stream, and the shards at the end.
+
+`InlineExecutor` uses threads of this process. `RayExecutor` runs the same worker in actor pools of Ray Data, on this
+machine or on a cluster; it lives in its own module so that an inline run never imports Ray.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol, TypeVar
+
+from corpusmith.pipelines.bind import Step
+from corpusmith.pipelines.stream import StreamJob, StreamWorker
+from corpusmith.pipelines.units import Unit
+
+WAITING_UNITS = 8
+"""Units of a stream that waits on a network which one worker has in hand."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Executor(Protocol):
+    """Runs streams and independent tasks."""
+
+    name: str
+    cpus: int
+
+    def run_stream(self, job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+        """Run units; yields each one's summary when it is done."""
+        ...
+
+    def run_tasks(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """Run independent tasks; yields results as they come."""
+        ...
+
+    def close(self) -> None:
+        """Release workers."""
+        ...
+
+
+def waits(steps: Sequence[Step]) -> bool:
+    """Whether some step mostly waits for others."""
+    return any(s.operator.resources.waits for s in steps)
+
+
+def available_cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class InlineExecutor:
+    """Threads of this process: for debuggers, tests and small jobs."""
+
+    name = "inline"
+
+    def __init__(self, cpus: int | None = None) -> None:
+        self.cpus = cpus or available_cpus()
+
+    def run_stream(self, job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+        """See Executor."""
+        worker = StreamWorker(job, job.segment.stream)
+        threads = WAITING_UNITS * self.cpus if waits(job.segment.stream) else self.cpus
+        try:
+            yield from _in_threads(worker.run, units, threads)
+        finally:
+            worker.close()
+
+    def run_tasks(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """See Executor."""
+        return _in_threads(task, items, self.cpus)
+
+    def close(self) -> None:
+        """Nothing is held between streams."""
+
+
+def _in_threads(task: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Run tasks, few ahead of their turn; the first error stops the rest."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="corpusmith")
+    running: set[Future[Result]] = set()
+    try:
+        for item in items:
+            running.add(pool.submit(task, item))
+            if len(running) >= 2 * threads:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (f.result() for f in finished)
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (f.result() for f in finished)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

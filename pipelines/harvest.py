@@ -1,0 +1,167 @@
+"""The harvest: one pass over all rows of a finished run, for the ledger, the counts, and what the report shows."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmith.pipelines.plan import Plan
+from corpusmith.pipelines.storage import Storage
+from corpusmith.pipelines.units import Unit, conform, with_column
+from corpusmith.schemas.columns import FATE, FATE_STEP, MEDIA_REF, UID
+from corpusmith.schemas.errors import UserError
+from corpusmith.schemas.fates import Fate, conservation_gap
+from corpusmith.schemas.ledger import LEDGER_FOLDER, LEDGER_SCHEMA, reason_label, url_hash
+from corpusmith.schemas.manifest import Counts
+from corpusmith.schemas.urls import redact_url
+
+LEDGER_FILE_ROWS = 1 << 20
+SAMPLES_A_REASON = 24
+VALUES_ROWS = 200_000
+"""Distributions are drawn from all rows up to this many, from a sample by uid beyond."""
+
+ReasonKey = tuple[str, str, str]
+"""Step, fate, label."""
+
+
+@dataclass
+class Harvest:
+    """What a pass over the rows found.
+
+    Args:
+        counts: where every row went.
+        reasons: (step, fate, label) → rows.
+        samples: (step, fate, label) → some of them, as dicts; kept rows under ("", "kept", "").
+        values: rows for distributions, with their fate.
+        ledger: tables to be published, in order.
+    """
+
+    counts: Counts
+    reasons: Counter[ReasonKey] = field(default_factory=Counter)
+    samples: dict[ReasonKey, list[dict]] = field(default_factory=dict)
+    values: list[pa.Table] = field(default_factory=list)
+
+
+def ended_rows(work: Storage, plan: Plan, flows: Sequence[str], unit: Unit) -> pa.Table:
+    """All rows that a unit's source rows became, each with its fate; columns of the last segment."""
+    schema = plan.segments[-1].schema
+    ended = []
+    for segment, folder in zip(plan.segments, flows, strict=True):
+        table = work.read_table(f"{folder}/{unit.name}.parquet")
+        if segment is plan.segments[-1]:
+            table = with_column(table, FATE.name, pc.fill_null(table.column(FATE.name), Fate.KEPT.value))
+        ended.append(conform(table.filter(pc.is_valid(table.column(FATE.name))), schema))
+    return pa.concat_tables(ended).sort_by(UID.name)
+
+
+def harvest(
+    work: Storage, corpus: Storage, plan: Plan, flows: Sequence[str], units: Sequence[Unit], duplicates: int
+) -> tuple[Harvest, list[str]]:
+    """Write the ledger and gather counts and samples.
+
+    Returns:
+        The harvest, and the paths of the ledger's files below the corpus folder.
+
+    Raises:
+        UserError: some row has no fate, or more than one.
+    """
+    counts = Counts(rows_in=0, duplicates=duplicates, rows_made=0, kept=0, rejected=0, failed=0, split=0)
+    found = Harvest(counts)
+    share = min(1.0, VALUES_ROWS / max(1, sum(u.rows for u in units)))
+    writer = _LedgerWriter(corpus)
+    for unit in units:
+        rows = ended_rows(work, plan, flows, unit)
+        _count(found, rows, unit)
+        _sample(found, rows, share)
+        writer.add(_ledger_rows(rows))
+    return found, writer.close()
+
+
+def _count(found: Harvest, rows: pa.Table, unit: Unit) -> None:
+    fates = Counter(rows.column(FATE.name).to_pylist())
+    children = pc.sum(rows.column("fate_children")).as_py() or 0
+    gap = conservation_gap(unit.rows, children, fates)
+    distinct = pc.count_distinct(rows.column(UID.name)).as_py()
+    if gap or distinct != rows.num_rows:
+        raise UserError(
+            f"rows are not accounted for in unit {unit.name}: {unit.rows} in, {children} made, fates {dict(fates)}, "
+            f"{distinct} distinct uids",
+            hint="this is a bug in corpusmith or in an operator that splits rows; please report it with the recipe",
+        )
+    counts = found.counts
+    counts.rows_in += unit.rows
+    counts.rows_made += children
+    for fate in Fate:
+        setattr(counts, fate.value, getattr(counts, fate.value) + fates.get(fate.value, 0))
+
+
+def _sample(found: Harvest, rows: pa.Table, share: float) -> None:
+    keys = list(_reason_keys(rows))
+    found.reasons.update(key for key in keys if key[1] in (Fate.REJECTED, Fate.FAILED))
+    by_key: dict[ReasonKey, list[int]] = {}
+    for i, key in enumerate(keys):
+        by_key.setdefault(key, []).append(i)
+    uids = rows.column(UID.name).to_pylist()
+    references = rows.column(MEDIA_REF.name).is_valid().to_pylist()
+    for key, positions in by_key.items():
+        # rows with a picture first, then by uid, so that the choice does not depend on the order of work
+        best = heapq.nsmallest(
+            SAMPLES_A_REASON, positions, key=lambda i: (not references[i], uids[i])
+        )
+        held = found.samples.get(key, []) + rows.take(pa.array(best, pa.int64())).to_pylist()
+        held.sort(key=lambda row: (row[MEDIA_REF.name] is None, row[UID.name]))
+        found.samples[key] = held[:SAMPLES_A_REASON]
+    chosen = [i for i, uid in enumerate(uids) if int(uid[:8], 16) < share * (1 << 32)]
+    found.values.append(rows.take(pa.array(chosen, pa.int64())))
+
+
+def _reason_keys(rows: pa.Table) -> Iterator[ReasonKey]:
+    columns = [rows.column(n).to_pylist() for n in (FATE_STEP.name, FATE.name, "fate_reason", "fate_error")]
+    for step, fate, reason, error in zip(*columns, strict=True):
+        if fate == Fate.KEPT:
+            yield ("", fate, "")
+        else:
+            yield (step, fate, reason_label(reason, error))
+
+
+def _ledger_rows(rows: pa.Table) -> pa.Table:
+    urls = rows.column("url").to_pylist() if "url" in rows.schema.names else [None] * rows.num_rows
+    renamed = {"step": FATE_STEP.name, "reason": "fate_reason", "error": "fate_error", "children": "fate_children"}
+    table = rows.append_column("url_hash", pa.array([url_hash(u) for u in urls], pa.string()))
+    table = with_column(table, "url", pa.array([None if u is None else redact_url(u) for u in urls], pa.string()))
+    for name, column in renamed.items():
+        table = with_column(table, name, table.column(column))
+    return conform(table, LEDGER_SCHEMA)
+
+
+class _LedgerWriter:
+    """Publishes ledger rows in files of bounded size."""
+
+    def __init__(self, corpus: Storage) -> None:
+        self._corpus = corpus
+        self._held: list[pa.Table] = []
+        self._rows = 0
+        self.paths: list[str] = []
+
+    def add(self, table: pa.Table) -> None:
+        self._held.append(table)
+        self._rows += table.num_rows
+        if self._rows >= LEDGER_FILE_ROWS:
+            self._publish()
+
+    def close(self) -> list[str]:
+        self._publish()
+        stale = [e.path for e in self._corpus.list(LEDGER_FOLDER) if e.path not in self.paths]
+        self._corpus.delete(*stale)
+        return self.paths
+
+    def _publish(self) -> None:
+        if self._held:
+            self.paths.append(f"{LEDGER_FOLDER}/{len(self.paths):05d}.parquet")
+            self._corpus.publish_table(self.paths[-1], pa.concat_tables(self._held).sort_by(UID.name))
+            self._held, self._rows = [], 0

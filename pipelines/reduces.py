@@ -1,0 +1,119 @@
+"""Running a reduce: the live rows of a stream in, decisions out, kept under a digest of the rows that it saw.
+
+The same rows with the same required values, in whatever order they arrive, have the same digest; then the decisions of
+an earlier run are used.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmith.operators.contract import Reduce
+from corpusmith.pipelines.bind import Step
+from corpusmith.pipelines.capture import OperatorContractError
+from corpusmith.pipelines.digests import SetDigest, row_digests
+from corpusmith.pipelines.plan import Segment
+from corpusmith.pipelines.state import ROW_GROUP_ROWS
+from corpusmith.pipelines.storage import Storage
+from corpusmith.pipelines.units import Unit, conform
+from corpusmith.schemas.columns import FATE, ROOT, UID
+
+
+class FlowRows:
+    """The live rows that left a stream, as a reduce sees them."""
+
+    def __init__(self, work: Storage, folder: str, units: Sequence[Unit], segment: Segment, seed: int) -> None:
+        self._work = work
+        self._paths = [f"{folder}/{unit.name}.parquet" for unit in units]
+        self._schema = segment.schema
+        self.seed = seed
+        self.scratch_dir = ""
+        self.count = sum(table.num_rows for table in self._tables([UID.name]))
+
+    def _tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        wanted = list(dict.fromkeys(columns))
+        for path in self._paths:
+            table = self._work.read_table(path, [*wanted, FATE.name] if FATE.name not in wanted else wanted)
+            yield table.filter(pc.is_null(table.column(FATE.name))).select(wanted)
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """As reader(), one table a unit."""
+        return self._tables([UID.name, *columns])
+
+    def reader(self, columns: Sequence[str]) -> pa.RecordBatchReader:
+        """See `contract.Rows`."""
+        names = list(dict.fromkeys([UID.name, *columns]))
+        schema = pa.schema([self._schema.field(name) for name in names])
+        batches = (b for table in self._tables(names) for b in table.cast(schema).to_batches())
+        return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Where a reduce's decisions lie, what it tells the report, and what it cost."""
+
+    path: str
+    summary: Mapping[str, Any]
+    reused: bool
+    time_s: float
+
+
+def run_reduce(work: Storage, folder: str, step: Step, rows: FlowRows) -> Decided:
+    """Decide over all live rows, or find that this was done before.
+
+    Args:
+        work: the work folder.
+        folder: of the step's decisions below it.
+        step: a reduce.
+        rows: what reaches it.
+    """
+    operator = step.operator
+    assert isinstance(operator, Reduce)
+    started = time.perf_counter()
+    digest = SetDigest()
+    for table in rows.tables(operator.requires):
+        digest.add(table.column(UID.name), row_digests(table, operator.requires))
+    path = f"{folder}/{digest.hexdigest()}.parquet"
+    facts = path.replace(".parquet", ".json")
+    if work.exists(facts):
+        return Decided(path, json.loads(work.read(facts)), True, time.perf_counter() - started)
+    operator.setup()
+    with tempfile.TemporaryDirectory(prefix="corpusmith-") as scratch:
+        rows.scratch_dir = scratch
+        reduced = operator.reduce(rows)
+    operator.close()
+    decisions = _checked(step, reduced.decisions, rows)
+    work.publish_table(path, decisions, row_group_rows=ROW_GROUP_ROWS)
+    work.publish(facts, json.dumps(dict(reduced.summary), default=str).encode())
+    return Decided(path, dict(reduced.summary), False, time.perf_counter() - started)
+
+
+def _checked(step: Step, decisions: pa.Table, rows: FlowRows) -> pa.Table:
+    """Decisions with their root uid, sorted by it; one for each row, or an error."""
+    operator = step.operator
+    fields = [pa.field(name, pa.string()) for name in (UID.name, "fate", "reason", "error")]
+    schema = pa.schema([*fields, *(pa.field(c.name, c.type) for c in operator.produces)])
+    lacking = [c.name for c in operator.produces if c.name not in decisions.schema.names]
+    if lacking:
+        raise OperatorContractError(f"reduce {step.id!r} did not produce {', '.join(lacking)}")
+    decisions = conform(decisions, schema)
+    roots = pa.concat_tables([pa.table({UID.name: [], ROOT.name: []}, schema=_ROOTS), *rows.tables([ROOT.name])])
+    positions = pc.index_in(roots.column(UID.name), value_set=decisions.column(UID.name).combine_chunks())
+    if positions.null_count or decisions.num_rows != roots.num_rows:
+        raise OperatorContractError(
+            f"reduce {step.id!r} gave {decisions.num_rows} decisions for {roots.num_rows} rows, "
+            f"{positions.null_count} rows without one"
+        )
+    decisions = decisions.take(positions).append_column(ROOT.name, roots.column(ROOT.name))
+    return decisions.sort_by([(ROOT.name, "ascending"), (UID.name, "ascending")])
+
+
+_ROOTS = pa.schema([pa.field(UID.name, pa.string()), pa.field(ROOT.name, pa.string())])

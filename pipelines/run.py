@@ -1,0 +1,325 @@
+"""The run: a recipe and an input become a finished corpus, or go on from wherever an earlier run was stopped.
+
+Nothing here remembers how far a run is. Each stream is asked for all its units; rows whose results are published cost
+a look-up, the others are computed. That is resume, changed thresholds, appended input and reordered steps in one.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+from corpusmith.operators.contract import Annotate
+from corpusmith.operators.sources.tables import SourceFile, list_files, read_tables
+from corpusmith.operators.write.shards import ShardsConfig, shard_bounds
+from corpusmith.pipelines.bind import Step, bind_steps
+from corpusmith.pipelines.executors import Executor, InlineExecutor
+from corpusmith.pipelines.harvest import Harvest, harvest
+from corpusmith.pipelines.ingest import Source, ingest
+from corpusmith.pipelines.lock import CorpusLock
+from corpusmith.pipelines.plan import Plan, make_plan
+from corpusmith.pipelines.progress import Progress, drops_of
+from corpusmith.pipelines.reduces import FlowRows, run_reduce
+from corpusmith.pipelines.report.collect import RunFacts, publish_report
+from corpusmith.pipelines.shelve import SHARDS_FOLDER, ShardTask, lay_out
+from corpusmith.pipelines.state import Store
+from corpusmith.pipelines.storage import Storage
+from corpusmith.pipelines.stream import Barrier, StreamJob
+from corpusmith.pipelines.units import StepStats, decode_stats
+from corpusmith.schemas.errors import UserError
+from corpusmith.schemas.manifest import MANIFEST_PATH, FileRecord, Manifest, Removal, ShardRecord
+from corpusmith.schemas.recipe import RecipeSpec, parse_recipe, recipe_yaml
+
+WORK_FOLDER = ".work"
+RECIPE_PATH = "recipe.json"
+REMOVED_PATH = "removed.parquet"
+WRITE_STEP = "shards"
+VERSIONED = ("corpusmith", "pyarrow", "duckdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run.
+
+    Args:
+        executor: `ray` or `inline`.
+        address: of a Ray cluster; None for this machine.
+        cpus: cores to use; None for all.
+        limit: take only the first rows of the input.
+    """
+
+    executor: str = "ray"
+    address: str | None = None
+    cpus: int | None = None
+    limit: int | None = None
+
+
+@dataclass
+class Prepared:
+    """A recipe, checked against its input, with nothing started yet."""
+
+    spec: RecipeSpec
+    source_name: str
+    steps: list[Step]
+    files: list[SourceFile]
+    plan: Plan
+
+
+@dataclass
+class RunResult:
+    """What a run made."""
+
+    corpus: Storage
+    manifest: Manifest
+    stats: dict[str, StepStats]
+    report: str
+    wall_s: float
+
+
+@dataclass
+class _Streamed:
+    """What the streams and reduces of a run left behind."""
+
+    flows: list[str] = field(default_factory=list)
+    stats: dict[str, StepStats] = field(default_factory=dict)
+    summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, stats: dict[str, StepStats]) -> None:
+        for step, count in stats.items():
+            self.stats.setdefault(step, StepStats()).add(count)
+
+
+def prepare(spec: RecipeSpec, source_name: str) -> Prepared:
+    """Bind the steps, find the input, check the flow of columns.
+
+    Raises:
+        UserError: for whatever is wrong with recipe or input.
+    """
+    steps = bind_steps(spec, source=source_name)
+    if not spec.input.path:
+        raise UserError(
+            "the recipe names no input", where=source_name, hint="give --input FILE, or input: {path: …} in the recipe"
+        )
+    files = list_files(spec.input.path)
+    first = next(iter(read_tables(files, spec.input)), None)
+    if first is None:
+        raise UserError("the input has no rows", where=str(spec.input.path), hint="check --input")
+    return Prepared(spec, source_name, steps, files, make_plan(steps, first.schema))
+
+
+def last_run(corpus: Storage) -> tuple[Prepared, int | None]:
+    """Recipe, input and row limit of the corpus's last run.
+
+    Raises:
+        UserError: no run was ever started here, or its input is gone.
+    """
+    try:
+        record = json.loads(corpus.read(f"{WORK_FOLDER}/{RECIPE_PATH}"))
+    except FileNotFoundError:
+        raise UserError("no run was started here", where=corpus.root, hint="start one with `corpusmith run`") from None
+    spec = parse_recipe(record["recipe"], source=f"{corpus.root}/{WORK_FOLDER}/{RECIPE_PATH}")
+    return prepare(spec, record["source"]), record["limit"]
+
+
+def make_executor(options: RunOptions) -> Executor:
+    """The executor that the options ask for."""
+    if options.executor == "inline":
+        return InlineExecutor(options.cpus)
+    from corpusmith.pipelines.cluster import RayExecutor
+
+    return RayExecutor(options.address, options.cpus)
+
+
+def run(prepared: Prepared, output: str, options: RunOptions, progress: Progress) -> RunResult:
+    """Run a prepared recipe to its end.
+
+    Raises:
+        UserError: the output is locked or cannot be written, or workers were lost for good.
+    """
+    started = time.monotonic()
+    corpus = Storage(output)
+    work = corpus.below(WORK_FOLDER)
+    with CorpusLock(work):
+        work.publish(RECIPE_PATH, _recipe_record(prepared, options))
+        executor = make_executor(options)
+        try:
+            return _Run(prepared, corpus, work, options, executor, progress, started).to_end()
+        finally:
+            executor.close()
+
+
+def _recipe_record(prepared: Prepared, options: RunOptions) -> bytes:
+    return json.dumps(
+        {"recipe": recipe_yaml(prepared.spec), "source": prepared.source_name, "limit": options.limit}
+    ).encode()
+
+
+@dataclass
+class _Run:
+    prepared: Prepared
+    corpus: Storage
+    work: Storage
+    options: RunOptions
+    executor: Executor
+    progress: Progress
+    started: float
+
+    @property
+    def plan(self) -> Plan:
+        return self.prepared.plan
+
+    @property
+    def spec(self) -> RecipeSpec:
+        return self.prepared.spec
+
+    def to_end(self) -> RunResult:
+        self.progress.say(f"reading input: {len(self.prepared.files)} file(s)")
+        source = ingest(self.work, self.prepared.files, self.spec.input, self.plan, self.options.limit)
+        self.progress.say(f"{source.rows:,} rows in, {source.duplicates:,} duplicates of them counted apart")
+        # rows between streams are this run's own: what an earlier one left is of no use
+        self.work.delete_folder("flow")
+        streamed = self._stream_all(source)
+        result = self._finish(source, streamed)
+        self.work.delete_folder("flow")
+        return result
+
+    def _stores(self) -> list[Store]:
+        return [
+            Store(self.work, self.plan.store_folder(step), step.operator.produces)
+            for step in self.plan.steps
+            if isinstance(step.operator, Annotate) and step.operator.stored
+        ]
+
+    def _compact(self, source: Source) -> None:
+        for store in self._stores():
+            store.compact(source.bits)
+
+    def _stream_all(self, source: Source) -> _Streamed:
+        self._compact(source)
+        streamed = _Streamed()
+        barrier: Barrier | None = None
+        flow_token = secrets.token_hex(4)
+        for segment in self.plan.segments:
+            flow = f"flow/{flow_token}-{segment.index:02d}"
+            job = self._job(segment.index, barrier, streamed.flows[-1] if streamed.flows else None, flow)
+            self._stream(job, source, streamed)
+            streamed.flows.append(flow)
+            if segment.reduce is not None:
+                barrier = self._reduce(segment.index, segment.reduce, source, flow, streamed)
+        self._compact(source)
+        return streamed
+
+    def _job(self, index: int, barrier: Barrier | None, flow_in: str | None, flow_out: str) -> StreamJob:
+        columns = self.plan.source_columns if index == 0 else self.plan.segments[index - 1].columns
+        return StreamJob(
+            work=self.work,
+            segment=self.plan.segments[index],
+            columns_in=columns,
+            barrier=barrier,
+            flow_in=flow_in,
+            flow_out=flow_out,
+            folders={s.id: self.plan.store_folder(s) for s in self.plan.steps},
+            slots=self.executor.cpus if self.executor.name == "inline" else 1,
+            keep_originals=self.spec.output.keep_originals,
+            removed=REMOVED_PATH if self.work.exists(REMOVED_PATH) else None,
+        )
+
+    def _stream(self, job: StreamJob, source: Source, streamed: _Streamed) -> None:
+        names = " → ".join(step.id for step in job.segment.stream) or "pass on"
+        self.progress.start(names, source.rows)
+        done = set()
+        for summary in self.executor.run_stream(job, source.units):
+            stats = decode_stats(summary["stats"])
+            streamed.add(stats)
+            done.add(summary["unit"])
+            self.progress.advance(summary["rows"], drops_of(stats))
+        self.progress.end()
+        missing = [unit.name for unit in source.units if unit.name not in done]
+        if missing:
+            raise UserError(
+                f"{len(missing)} units did not finish: {missing[0]} …", hint="run the same command again: it goes on"
+            )
+
+    def _reduce(self, index: int, step: Step, source: Source, flow: str, streamed: _Streamed) -> Barrier:
+        rows = FlowRows(self.work, flow, source.units, self.plan.segments[index], self.spec.seed)
+        self.progress.start(step.id, rows.count)
+        folder = self.plan.store_folder(step).replace("results/", "decisions/", 1)
+        decided = run_reduce(self.work, folder, step, rows)
+        self.progress.advance(rows.count)
+        self.progress.end()
+        streamed.summaries[step.id] = dict(decided.summary)
+        reused = rows.count if decided.reused else 0
+        streamed.add({step.id: StepStats(computed=rows.count - reused, reused=reused, time_s=decided.time_s)})
+        return Barrier(step, decided.path, step.operator.produces)
+
+    def _finish(self, source: Source, streamed: _Streamed) -> RunResult:
+        before = read_manifest(self.corpus)
+        self.corpus.delete(MANIFEST_PATH)
+        found, ledger = harvest(self.work, self.corpus, self.plan, streamed.flows, source.units, source.duplicates)
+        shards = self._write_shards(found, source, streamed)
+        manifest = self._manifest(found, shards, ledger, before.removals if before else [])
+        wall_s = time.monotonic() - self.started
+        facts = RunFacts(self.spec, self.plan, manifest, found, streamed.stats, streamed.summaries, wall_s)
+        report = publish_report(self.corpus, self.work, facts)
+        self.corpus.publish(MANIFEST_PATH, manifest.model_dump_json(indent=1).encode())
+        return RunResult(self.corpus, manifest, streamed.stats, report, wall_s)
+
+    def _write_shards(self, found: Harvest, source: Source, streamed: _Streamed) -> list[ShardRecord]:
+        bounds = shard_bounds(found.counts.kept, self.spec.output.samples_per_shard)
+        tables: list[str] = []
+        if bounds:
+            tables = lay_out(self.work, "flow/order", streamed.flows[-1], source.units, bounds, self.spec.seed)
+        config = ShardsConfig(samples_per_shard=self.spec.output.samples_per_shard)
+        task = ShardTask(self.corpus, self.work, config, {"pyarrow": version("pyarrow")})
+        self.progress.start(WRITE_STEP, found.counts.kept, "samples")
+        started = time.perf_counter()
+        records = []
+        for record in self.executor.run_tasks(task, list(enumerate(tables))):
+            records.append(record)
+            self.progress.advance(record.samples)
+        self.progress.end()
+        size = sum(f.size_bytes for r in records for f in r.files.values())
+        wrote = time.perf_counter() - started
+        streamed.add(
+            {WRITE_STEP: StepStats(rows_in=found.counts.kept, rows_out=found.counts.kept, time_s=wrote, bytes=size)}
+        )
+        named = {path for record in records for path in record.files}
+        self.corpus.delete(*(e.path for e in self.corpus.list(SHARDS_FOLDER) if e.path not in named))
+        return sorted(records, key=lambda r: r.index)
+
+    def _manifest(
+        self, found: Harvest, shards: list[ShardRecord], ledger: Sequence[str], removals: list[Removal]
+    ) -> Manifest:
+        return Manifest(
+            corpus=self.spec.corpus,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            recipe=self.spec.model_dump(mode="json"),
+            seed=self.spec.seed,
+            fingerprints=self.plan.fingerprints,
+            versions={name: version(name) for name in VERSIONED},
+            counts=found.counts,
+            shards=shards,
+            ledger={path: record_of(self.corpus, path) for path in ledger},
+            removals=removals,
+        )
+
+
+def record_of(storage: Storage, path: str) -> FileRecord:
+    """Hash and size of a published file."""
+    data = storage.read(path)
+    return FileRecord(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+
+def read_manifest(corpus: Storage) -> Manifest | None:
+    """The manifest of a finished corpus; None where there is none."""
+    try:
+        return Manifest.model_validate_json(corpus.read(MANIFEST_PATH))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,197 @@
+"""State: the published results of one operator under one fingerprint.
+
+A store is a folder of Parquet files of two sorts: fragments, as workers publish them while a stream runs, and bucket
+files, into which fragments are compacted. A row holds a uid, the digest of the values that its result was computed
+from, the outcome, and the produced columns. A result counts for a row only if uid and digest match; nothing else is
+remembered about a run, so there is no log that could disagree with the results.
+
+A task that ran twice may have published twice: of several results for the same uid and digest, readers take the one
+with the lowest `attempt`, which compaction keeps.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from corpusmith.pipelines.buckets import Bucket, all_buckets
+from corpusmith.pipelines.storage import Entry, Storage
+from corpusmith.schemas.columns import MEDIA, MEDIA_REF, MEDIA_SHA256, ROOT, UID, Column
+
+DIGEST = "result_digest"
+ERROR = "result_error"
+MESSAGE = "result_message"
+ATTEMPT = "result_attempt"
+
+ROW_GROUP_ROWS = 4096
+COMPACTION_THREADS = 4
+
+_KEYS = [(ROOT.name, "ascending"), (UID.name, "ascending"), (DIGEST, "ascending"), (ATTEMPT, "ascending")]
+
+
+def result_schema(produces: Sequence[Column]) -> pa.Schema:
+    """Columns of a store: keys, outcome, and what the operator produces (media as a reference and a sha256)."""
+    fields = [
+        pa.field(UID.name, pa.string()),
+        pa.field(ROOT.name, pa.string()),
+        pa.field(DIGEST, pa.binary(16)),
+        pa.field(ATTEMPT, pa.string()),
+        pa.field(ERROR, pa.string()),
+        pa.field(MESSAGE, pa.string()),
+    ]
+    for column in produces:
+        if column.name == MEDIA.name:
+            fields += [pa.field(MEDIA_SHA256.name, pa.string()), pa.field(MEDIA_REF.name, pa.string())]
+        else:
+            fields.append(pa.field(column.name, column.type))
+    return pa.schema(fields)
+
+
+class Results:
+    """Stored results for the rows of one range of root uids, searchable by uid and digest."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = _one_each(table)
+        self._keys = _key(self.table) if self.table.num_rows else None
+
+    def find(self, uids: pa.Array | pa.ChunkedArray, digests: pa.Array) -> np.ndarray:
+        """For each row the position of its result in `table`, or -1."""
+        if self._keys is None:
+            return np.full(len(uids), -1, dtype=np.int64)
+        wanted = pa.table({UID.name: uids, DIGEST: digests})
+        found = pc.index_in(_key(wanted), value_set=self._keys)
+        return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _key(table: pa.Table) -> pa.Array:
+    uid = pc.cast(table.column(UID.name).combine_chunks(), pa.binary())
+    digest = pc.cast(table.column(DIGEST).combine_chunks(), pa.binary())
+    return pc.binary_join_element_wise(uid, digest, pa.scalar(b"", pa.binary()))
+
+
+def _one_each(table: pa.Table) -> pa.Table:
+    """Sort by root, uid, digest, attempt; keep the first of each (uid, digest)."""
+    if table.num_rows < 2:
+        return table
+    table = table.sort_by(_KEYS)
+    keys = _key(table)
+    first = pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1))
+    return table.filter(pa.concat_arrays([pa.array([True]), first]))
+
+
+@dataclass(frozen=True)
+class _File:
+    bucket: Bucket
+    is_fragment: bool
+    path: str
+
+
+class Store:
+    """One operator's results: `folder` is `results/<operator>-<fingerprint>`."""
+
+    def __init__(self, storage: Storage, folder: str, produces: Sequence[Column]) -> None:
+        self.storage = storage
+        self.folder = folder
+        self.schema = result_schema(produces)
+        self._files: list[_File] | None = None
+
+    def publish(self, bucket: Bucket, table: pa.Table) -> None:
+        """Make one fragment of results visible; all rows belong to `bucket`."""
+        attempt = secrets.token_hex(8)
+        stamped = table.append_column(ATTEMPT, pa.array([attempt] * table.num_rows, pa.string()))
+        path = f"{self.folder}/{bucket.name}.{attempt}.fragment.parquet"
+        self.storage.publish_table(path, stamped.select(self.schema.names), row_group_rows=ROW_GROUP_ROWS)
+
+    def refresh(self) -> None:
+        """Look again at what is published; a store otherwise sees what was there at its first read."""
+        self._files = [_parse(entry) for entry in self.storage.list(self.folder)]
+
+    @property
+    def files(self) -> list[_File]:
+        """Files at the last look."""
+        if self._files is None:
+            self.refresh()
+        return self._files or []
+
+    @property
+    def bits(self) -> int:
+        """Bits of the finest partition among the files."""
+        return max((file.bucket.bits for file in self.files), default=0)
+
+    def results(self, bucket: Bucket, low: str, high: str) -> Results:
+        """Results of rows of `bucket` whose root uid is within [low, high]."""
+        pieces = [self._read(file, low, high) for file in self.files if file.bucket.overlaps(bucket)]
+        return Results(pa.concat_tables([self.schema.empty_table(), *pieces]))
+
+    def _read(self, file: _File, low: str, high: str) -> pa.Table:
+        return read_range(self.storage, file.path, ROOT.name, low, high, self.schema.names).cast(self.schema)
+
+    def read_bucket(self, bucket: Bucket) -> pa.Table:
+        """All results of a bucket, one for each uid and digest, sorted by root uid."""
+        return self.results(bucket, bucket.low, bucket.high).table
+
+    def compact(self, bits: int, *, drop: Callable[[pa.Table], pa.Array] | None = None) -> int:
+        """Merge fragments, and bucket files of other partitions, into one file for each bucket.
+
+        Args:
+            bits: the partition wanted.
+            drop: mask of results to leave out (`retry`, `remove`); then every bucket is written again.
+
+        Returns:
+            Results left out by `drop`.
+        """
+        self.refresh()
+        with ThreadPoolExecutor(COMPACTION_THREADS) as pool:
+            dropped = sum(pool.map(lambda bucket: self._compact_bucket(bucket, drop), all_buckets(bits)))
+        stale = [f.path for f in self.files if f.is_fragment or f.bucket.bits != bits]
+        self.storage.delete(*stale)
+        self.refresh()
+        return dropped
+
+    def _compact_bucket(self, bucket: Bucket, drop: Callable[[pa.Table], pa.Array] | None) -> int:
+        files = [f for f in self.files if f.bucket.overlaps(bucket)]
+        settled = all(not f.is_fragment and f.bucket == bucket for f in files)
+        if not files or (settled and drop is None):
+            return 0
+        table = self.read_bucket(bucket)
+        before = table.num_rows
+        if drop is not None:
+            table = table.filter(pc.invert(drop(table)))
+        self.storage.publish_table(self._bucket_path(bucket), table, row_group_rows=ROW_GROUP_ROWS)
+        return before - table.num_rows
+
+    def _bucket_path(self, bucket: Bucket) -> str:
+        return f"{self.folder}/{bucket.name}.parquet"
+
+
+def _parse(entry: Entry) -> _File:
+    name = entry.path.rsplit("/", 1)[-1]
+    return _File(Bucket.parse(name.split(".")[0]), ".fragment." in name, entry.path)
+
+
+def read_range(
+    storage: Storage, path: str, key: str, low: str, high: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Rows of a Parquet file whose `key` is within [low, high], reading only row groups that may hold some."""
+    with storage.parquet(path) as parquet:
+        index = parquet.schema_arrow.get_field_index(key)
+        groups = [
+            g for g in range(parquet.num_row_groups) if _may_hold(parquet.metadata.row_group(g), index, low, high)
+        ]
+        table = parquet.read_row_groups(groups, columns=list(columns) if columns is not None else None)
+    values = table.column(key)
+    return table.filter(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high)))
+
+
+def _may_hold(group: pq.RowGroupMetaData, index: int, low: str, high: str) -> bool:
+    statistics = group.column(index).statistics
+    if statistics is None or not statistics.has_min_max:
+        return True
+    return bool(statistics.min <= high and statistics.max >= low)

@@ -1,0 +1,367 @@
+"""A stream in a worker's hands: units go through the steps, every row comes out, alive or with its fate.
+
+The same worker serves every executor: threads of one process, or actors of a cluster. A unit's rows leave as one table
+on storage, written once all their results are published; its existence is what says that the unit is done.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmith.operators.contract import Annotate, Select, Split
+from corpusmith.pipelines.annotate import AnnotateRunner
+from corpusmith.pipelines.bind import Step
+from corpusmith.pipelines.capture import OperatorContractError, process_captured
+from corpusmith.pipelines.cell import IsolatedOperator
+from corpusmith.pipelines.plan import Segment, flow_schema
+from corpusmith.pipelines.state import ROW_GROUP_ROWS, Store, read_range
+from corpusmith.pipelines.storage import Storage
+from corpusmith.pipelines.units import MediaBin, StepStats, Unit, UnitContext, conform, with_column, without_media
+from corpusmith.schemas.columns import FATE, FATE_ERROR, FATE_REASON, FATE_STEP, PARENT, ROOT, UID, Column
+from corpusmith.schemas.fates import Fate
+from corpusmith.schemas.identity import child_uid
+
+REMOVE_STEP = "remove"
+REMOVED_REASON = "removed on request: uid"
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The reduce before a stream: which step it was, its decisions, and the columns that it added."""
+
+    step: Step
+    decisions: str
+    produces: tuple[Column, ...]
+
+
+@dataclass(frozen=True)
+class StreamJob:
+    """Everything that a worker needs to run one segment's stream; travels to actors.
+
+    Args:
+        work: the work folder.
+        segment: which stream.
+        columns_in: data columns of the rows that come in (before the barrier's).
+        barrier: the reduce before; None for the first segment.
+        flow_in: folder of the previous segment's rows; None for the first segment.
+        flow_out: folder of this segment's rows.
+        folders: step id → folder of its results.
+        slots: child processes of an isolated operator at most, in one worker.
+        keep_originals: stage the first media of the stream too.
+        removed: table of uids that must not come back, or None.
+    """
+
+    work: Storage
+    segment: Segment
+    columns_in: tuple[Column, ...]
+    barrier: Barrier | None
+    flow_in: str | None
+    flow_out: str
+    folders: dict[str, str]
+    slots: int = 1
+    keep_originals: bool = False
+    removed: str | None = None
+
+    def output_path(self, unit: Unit) -> str:
+        """Where a unit's rows go; published when the unit is done."""
+        return f"{self.flow_out}/{unit.name}.parquet"
+
+    @property
+    def staged_steps(self) -> set[str]:
+        """Ids of the steps whose media is staged."""
+        makers = [s.id for s in self.segment.stream if any(c.name == "media" for c in s.operator.produces)]
+        return {makers[-1], *(makers[:1] if self.keep_originals else ())} if makers else set()
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """Rows of a unit on their way from one stage's workers to the next: alive with their media, dead ones apart."""
+
+    live: list[pa.Table]
+    done: list[pa.Table]
+    stats: dict[str, StepStats] = field(default_factory=dict)
+
+
+class StreamWorker:
+    """Runs units through a stage: consecutive steps of a stream that share resources. Thread-safe.
+
+    Args:
+        job: the stream.
+        steps: the stage's steps.
+        first: whether units start here; last: whether they end here.
+    """
+
+    def __init__(self, job: StreamJob, steps: Sequence[Step], *, first: bool = True, last: bool = True) -> None:
+        self.job = job
+        self.first = first
+        self.last = last
+        staged = job.staged_steps
+        self._runners = [_runner(step, job.slots, staged) for step in steps]
+        self._stores = {
+            s.id: Store(job.work, job.folders[s.id], s.operator.produces)
+            for s in steps
+            if isinstance(s.operator, Annotate) and s.operator.stored
+        }
+        self._staged = [s.id for s in steps if s.id in staged]
+        self._removed: pa.Array | None = None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """End what the operators hold."""
+        for runner in self._runners:
+            runner.close()
+
+    def run(self, unit: Unit) -> dict[str, Any]:
+        """Run a unit from its start to its published end; returns a summary that JSON can carry."""
+        return self.finish(unit, self.advance(unit, None))
+
+    def advance(self, unit: Unit, before: InFlight | None) -> InFlight:
+        """Run a unit through this stage and publish its results."""
+        started = time.perf_counter()
+        context = UnitContext(unit, self.job.work, self._stores)
+        context.bins = {s: MediaBin(self.job.folders[s].replace("results/", "media/", 1), unit) for s in self._staged}
+        tables: Iterable[pa.Table] = self._load(unit, context) if before is None else before.live
+        for position, runner in enumerate(self._runners):
+            tables = runner.apply(tables, context, self._ahead(position + 1))
+        live = list(tables)
+        if self.last:
+            live = [self._without_removed(without_media(table), context) for table in live]
+        context.flush()
+        context.count("").time_s += time.perf_counter() - started
+        if before is None:
+            return InFlight(live, context.done, context.stats)
+        return InFlight(live, before.done + context.done, {**before.stats, **context.stats})
+
+    def finish(self, unit: Unit, rows: InFlight) -> dict[str, Any]:
+        """Write the unit's rows."""
+        schema = self.job.segment.schema
+        tables = [conform(t, schema) for t in (*rows.live, *rows.done)]
+        table = pa.concat_tables([schema.empty_table(), *tables])
+        table = table.sort_by([(ROOT.name, "ascending"), (UID.name, "ascending")])
+        self.job.work.publish_table(self.job.output_path(unit), table, row_group_rows=ROW_GROUP_ROWS)
+        live = sum(t.num_rows for t in rows.live)
+        stats = {step: asdict(count) for step, count in rows.stats.items()}
+        return {"unit": unit.name, "rows": unit.rows, "live": live, "stats": stats}
+
+    def _load(self, unit: Unit, context: UnitContext) -> list[pa.Table]:
+        job = self.job
+        if job.flow_in is None:
+            with job.work.parquet(unit.source) as parquet:
+                table = parquet.read_row_group(unit.row_group)
+            table = with_column(table, ROOT.name, table.column(UID.name))
+        else:
+            table = job.work.read_table(f"{job.flow_in}/{unit.name}.parquet")
+            table = table.filter(pc.is_null(table.column(FATE.name)))
+        table = conform(table, flow_schema(job.columns_in))
+        table = self._without_removed(table, context)
+        dead = pc.is_valid(table.column(FATE.name))
+        bad = table.filter(dead)
+        if bad.num_rows:
+            steps = bad.column(FATE_STEP.name).to_pylist()
+            reasons, errors = bad.column(FATE_REASON.name).to_pylist(), bad.column(FATE_ERROR.name).to_pylist()
+            context.end(bad, steps[0], Fate.FAILED, reasons, errors)
+        table = table.filter(pc.invert(dead))
+        if job.barrier is not None and table.num_rows:
+            table = self._pass_barrier(table, unit, job.barrier, context)
+        return [table] if table.num_rows else []
+
+    def _without_removed(self, table: pa.Table, context: UnitContext) -> pa.Table:
+        if self.job.removed is None:
+            return table
+        with self._lock:
+            if self._removed is None:
+                self._removed = self.job.work.read_table(self.job.removed).column(UID.name).combine_chunks()
+        gone = pc.is_in(table.column(UID.name), value_set=self._removed)
+        rows = table.filter(gone)
+        context.end(rows, REMOVE_STEP, Fate.REJECTED, [REMOVED_REASON] * rows.num_rows, [None] * rows.num_rows)
+        return table.filter(pc.invert(gone))
+
+    def _pass_barrier(self, table: pa.Table, unit: Unit, barrier: Barrier, context: UnitContext) -> pa.Table:
+        """Apply the decisions of the reduce before this stream."""
+        decisions = read_range(self.job.work, barrier.decisions, ROOT.name, unit.low, unit.high)
+        positions = pc.index_in(table.column(UID.name), value_set=decisions.column(UID.name).combine_chunks())
+        if positions.null_count:
+            raise OperatorContractError(f"reduce {barrier.step.id!r} gave {positions.null_count} rows no decision")
+        decisions = decisions.take(positions)
+        for column in barrier.produces:
+            table = with_column(table, column.name, pc.cast(decisions.column(column.name), column.type))
+        count = context.count(barrier.step.id)
+        count.rows_in += table.num_rows
+        for fate in (Fate.REJECTED, Fate.FAILED):
+            mask = pc.fill_null(pc.equal(decisions.column("fate"), fate.value), False)
+            reasons = decisions.column("reason").filter(mask).to_pylist()
+            context.end(
+                table.filter(mask), barrier.step.id, fate, reasons, decisions.column("error").filter(mask).to_pylist()
+            )
+        table = table.filter(pc.is_null(decisions.column("fate")))
+        count.rows_out += table.num_rows
+        return table
+
+    def _ahead(self, position: int) -> Any:
+        """How to tell which rows will have their bytes read by the steps from `position` on."""
+
+        def walk(rows: pa.Table, unit: UnitContext) -> set[str]:
+            needed: set[str] = set()
+            for runner in self._runners[position:]:
+                if not rows.num_rows:
+                    break
+                rows = runner.walk(rows, unit, needed)
+            return needed
+
+        return walk
+
+
+class SelectRunner:
+    """Runs one select step."""
+
+    def __init__(self, step: Step) -> None:
+        assert isinstance(step.operator, Select)
+        self.step = step
+        self.operator = step.operator
+        self._setup = False
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Nothing is held beyond the operator."""
+        self.operator.close()
+
+    def apply(self, tables: Iterable[pa.Table], unit: UnitContext, ahead: Any) -> Iterator[pa.Table]:
+        """Let kept rows go on; end the others."""
+        del ahead
+        for table in tables:
+            kept = self._decide(table, unit, record=True)
+            if kept.num_rows:
+                yield kept
+
+    def walk(self, rows: pa.Table, unit: UnitContext, needed: set[str]) -> pa.Table:
+        """Rows that would go on."""
+        del needed
+        return self._decide(rows, unit, record=False)
+
+    def _decide(self, table: pa.Table, unit: UnitContext, *, record: bool) -> pa.Table:
+        with self._lock:
+            if not self._setup:
+                self.operator.setup()
+                self._setup = True
+        started = time.perf_counter()
+        decision = self.operator.decide(table.select([UID.name, *self.operator.requires]))
+        elapsed = time.perf_counter() - started
+        keep = np.asarray(decision.keep, dtype=bool)
+        if len(keep) != table.num_rows:
+            raise OperatorContractError(f"select {self.step.id!r} decided {len(keep)} of {table.num_rows} rows")
+        failed = sorted(decision.errors)
+        keep[failed] = False
+        kept = table.filter(pa.array(keep))
+        if record:
+            self._record(table, keep, decision.reasons, decision.errors, unit)
+            count = unit.count(self.step.id)
+            count.rows_in += table.num_rows
+            count.rows_out += kept.num_rows
+            count.computed += table.num_rows
+            count.time_s += elapsed
+        return kept
+
+    def _record(self, table: pa.Table, keep: np.ndarray, reasons: Any, errors: Any, unit: UnitContext) -> None:
+        failed = sorted(errors)
+        rejected = [i for i in np.flatnonzero(~keep).tolist() if i not in errors]
+        silent = [i for i in rejected if i not in reasons]
+        if silent:
+            raise OperatorContractError(f"select {self.step.id!r} rejected {len(silent)} rows without a reason")
+        rows = table.take(pa.array(rejected, pa.int64()))
+        unit.end(rows, self.step.id, Fate.REJECTED, [reasons[i] for i in rejected], [None] * len(rejected))
+        rows = table.take(pa.array(failed, pa.int64()))
+        unit.end(
+            rows, self.step.id, Fate.FAILED, [errors[i].message for i in failed], [errors[i].error for i in failed]
+        )
+
+
+class SplitRunner:
+    """Runs one split step: a row's children go on in its place."""
+
+    def __init__(self, step: Step, *, slots: int) -> None:
+        assert isinstance(step.operator, Split)
+        self.step = step
+        self.operator = step.operator
+        self._cell = IsolatedOperator(self.operator, slots=slots) if self.operator.isolated else None
+        self._setup = False
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """End child processes, close the operator."""
+        if self._cell is not None:
+            self._cell.close()
+        elif self._setup:
+            self.operator.close()
+
+    def walk(self, rows: pa.Table, unit: UnitContext, needed: set[str]) -> pa.Table:
+        """Children inherit media, so all rows that reach a split keep theirs."""
+        del unit
+        needed.update(rows.column(UID.name).to_pylist())
+        return rows.slice(0, 0)
+
+    def apply(self, tables: Iterable[pa.Table], unit: UnitContext, ahead: Any) -> Iterator[pa.Table]:
+        """Split rows; the parents end here."""
+        del ahead
+        for table in tables:
+            for start in range(0, table.num_rows, self.operator.batch_rows):
+                children = self._split(table.slice(start, self.operator.batch_rows), unit)
+                if children.num_rows:
+                    yield children
+
+    def _split(self, batch: pa.Table, unit: UnitContext) -> pa.Table:
+        with self._lock:
+            if self._cell is None and not self._setup:
+                self.operator.setup()
+                self._setup = True
+        started = time.perf_counter()
+        given = batch.select([UID.name, *self.operator.requires])
+        made = self._cell.process(given) if self._cell is not None else process_captured(self.operator, given)
+        assert not isinstance(made, list)
+        count = unit.count(self.step.id)
+        count.time_s += time.perf_counter() - started
+        count.rows_in += batch.num_rows
+        count.computed += batch.num_rows
+        count.made += len(made.parents)
+        count.rows_out += len(made.parents)
+        children = self._children(batch, made)
+        self._end_parents(batch, made, unit)
+        return children
+
+    def _children(self, batch: pa.Table, made: Any) -> pa.Table:
+        parents = batch.take(pa.array(made.parents, pa.int64()))
+        parent_uids = parents.column(UID.name).to_pylist()
+        uids = [child_uid(p, self.operator.name, key) for p, key in zip(parent_uids, made.keys, strict=True)]
+        if len(set(uids)) != len(uids):
+            raise OperatorContractError(f"split {self.step.id!r} gave two children of one parent the same key")
+        children = with_column(parents, UID.name, pa.array(uids, pa.string()))
+        children = with_column(children, PARENT.name, pa.array(parent_uids, pa.string()))
+        for column in self.operator.produces:
+            children = with_column(children, column.name, pa.array(made.columns[column.name], column.type))
+        return children
+
+    def _end_parents(self, batch: pa.Table, made: Any, unit: UnitContext) -> None:
+        numbers = np.bincount(np.asarray(made.parents, dtype=np.int64), minlength=batch.num_rows)
+        failed = sorted(made.errors)
+        numbers[failed] = -1
+        split = np.flatnonzero(numbers > 0)
+        unit.end_split(batch.take(pa.array(split)), self.step.id, numbers[split].tolist())
+        empty = batch.take(pa.array(np.flatnonzero(numbers == 0)))
+        unit.end(empty, self.step.id, Fate.REJECTED, ["no children: 0 made"] * empty.num_rows, [None] * empty.num_rows)
+        messages, errors = [made.errors[i].message for i in failed], [made.errors[i].error for i in failed]
+        unit.end(batch.take(pa.array(failed, pa.int64())), self.step.id, Fate.FAILED, messages, errors)
+
+
+def _runner(step: Step, slots: int, staged: set[str]) -> AnnotateRunner | SelectRunner | SplitRunner:
+    if step.operator.kind == "select":
+        return SelectRunner(step)
+    if step.operator.kind == "split":
+        return SplitRunner(step, slots=slots)
+    return AnnotateRunner(step, slots=slots, staged=step.id in staged)
