@@ -6,7 +6,6 @@ that it stands in, before anything starts. `Pipeline` builds the same spec from 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,7 +19,8 @@ from pydantic_core import to_jsonable_python
 from corpusmith.operators.contract import Config, Operator
 from corpusmith.operators.registry import operator_class, operators
 from corpusmith.schemas.errors import UserError
-from corpusmith.schemas.recipe import InputSpec, OutputSpec, RecipeSpec, StepSpec, parse_recipe, validation_error
+from corpusmith.schemas.recipe import InputSpec, OutputSpec, RecipeSpec, StepSpec, parse_recipe
+from corpusmith.schemas.validation import did_you_mean, validation_error
 
 RECIPES_PACKAGE = "corpusmith.pipelines.recipes"
 
@@ -132,8 +132,7 @@ def _recipe_text(name_or_path: str) -> tuple[str, str]:
     try:
         data = _read(name_or_path)
     except FileNotFoundError as error:
-        close = difflib.get_close_matches(name_or_path, packaged_recipes(), n=1)
-        guess = f"did you mean {close[0]!r}? " if close else ""
+        guess = did_you_mean(name_or_path, packaged_recipes())
         hint = f"{guess}give a YAML file or a packaged recipe: {', '.join(packaged_recipes())}"
         raise UserError(f"there is no recipe {name_or_path!r}", hint=hint) from error
     except (OSError, ImportError, ValueError) as error:

@@ -47,7 +47,7 @@ class Cell:
 
     Args:
         operator: whose `row_timeout_s` is the time without progress after which the child is killed.
-        pickled: the same, from pickled_operator().
+        pickled: the same, from pickled_by_value().
     """
 
     def __init__(self, operator: Operator, pickled: bytes) -> None:
@@ -165,7 +165,7 @@ class IsolatedOperator:
     def _take_cell(self) -> Cell:
         with self._lock:
             if not self._cells and not self._closed:
-                pickled = pickled_operator(self.operator)
+                pickled = pickled_by_value(self.operator, [self.operator])
                 self._cells = [Cell(self.operator, pickled) for _ in range(self.slots)]
                 for cell in self._cells:
                     self._free.put(cell)
@@ -236,18 +236,19 @@ class IsolatedOperator:
                 self._free.put(cell)  # for threads that wait for one: they find out that it is over
 
 
-def pickled_operator(operator: Operator) -> bytes:
-    """An operator with its config and seed as bytes that a child can load, wherever its class was defined.
+def pickled_by_value(value: Any, operators: Iterable[Operator]) -> bytes:
+    """A value that holds operators as bytes that another process can load, wherever their classes were defined.
 
     Classes of modules that are not installed (scripts, notebooks, tests) travel by value.
     """
     with _PICKLING:
         already = cloudpickle.list_registry_pickle_by_value()
-        modules = {m for m in _defining_modules(operator) if not _is_installed(m) and m.__name__ not in already}
+        defining = {m for operator in operators for m in _defining_modules(operator)}
+        modules = {m for m in defining if not _is_installed(m) and m.__name__ not in already}
         for module in modules:
             cloudpickle.register_pickle_by_value(module)
         try:
-            return cloudpickle.dumps(operator)
+            return cloudpickle.dumps(value)
         finally:
             for module in modules:
                 cloudpickle.unregister_pickle_by_value(module)

@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -76,7 +77,7 @@ class RayExecutor:
 
     def run_tasks(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """See Executor."""
-        remote = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(task)
+        remote = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(lambda item: task(item))
         waiting = list(items)
         running: list[Any] = []
         while waiting or running:
@@ -95,7 +96,8 @@ class RayExecutor:
 
 
 def _connect(address: str | None, cpus: int | None) -> None:
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    # Ray's core complains at length about restartable actors whose arguments are large, on the terminal
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
@@ -187,14 +189,17 @@ def _run_once(job: StreamJob, units: Sequence[Unit], cpus: int) -> Iterator[dict
     stages = _stages(job.segment.stream)
     operators = [step.operator for step in job.segment.stream]
     for number, steps in enumerate(stages):
-        dataset = dataset.map_batches(
-            _StageActor,
-            batch_size=None,
-            batch_format="pyarrow",
-            zero_copy_batch=True,
-            fn_constructor_args=(pickled_by_value((job, steps), operators), number == 0, number == len(stages) - 1),
-            **_stage_options(steps, cpus, len(units), len(stages)),
-        )
+        ends = (number == 0, number == len(stages) - 1)
+        with warnings.catch_warnings():
+            # restarts and retries without end are Ray Data's default, and this is the only way to bound them
+            warnings.simplefilter("ignore", category=DeprecationWarning)
+            dataset = dataset.map_batches(
+                _StageActor,
+                batch_size=1,
+                batch_format="pyarrow",
+                fn_constructor_args=(pickled_by_value((job, steps), operators), *ends),
+                **_stage_options(steps, cpus, len(units), len(stages)),
+            )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for text in batch.column("summary").to_pylist():
             yield json.loads(text)

@@ -110,9 +110,7 @@ def _sample(found: Harvest, rows: pa.Table, share: float) -> None:
     references = rows.column(MEDIA_REF.name).is_valid().to_pylist()
     for key, positions in by_key.items():
         # rows with a picture first, then by uid, so that the choice does not depend on the order of work
-        best = heapq.nsmallest(
-            SAMPLES_A_REASON, positions, key=lambda i: (not references[i], uids[i])
-        )
+        best = heapq.nsmallest(SAMPLES_A_REASON, positions, key=lambda i: (not references[i], uids[i]))
         held = found.samples.get(key, []) + rows.take(pa.array(best, pa.int64())).to_pylist()
         held.sort(key=lambda row: (row[MEDIA_REF.name] is None, row[UID.name]))
         found.samples[key] = held[:SAMPLES_A_REASON]

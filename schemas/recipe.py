@@ -7,22 +7,20 @@ that is found later, at binding, still points there.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
 
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.located import Document, dump_yaml, load_yaml
+from corpusmith.schemas.validation import did_you_mean, listed, unknown_name, validation_error
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 STEP_KEYS = ("on_error", "id")
 """Keys beside a step's parameters that belong to the step itself."""
-SHOWN_CHARS = 60
 
 
 class _Closed(BaseModel):
@@ -33,14 +31,16 @@ class InputSpec(_Closed):
     """Where the samples come from: tables of URLs and texts."""
 
     path: str | list[str] | None = Field(
-        None,
+        default=None,
         description="files, folders or patterns such as urls/*.parquet; local paths or URLs such as s3://bucket/urls",
     )
-    format: Literal["parquet", "csv", "tsv", "jsonl"] | None = Field(None, description="null: by the file's name")
-    url: str | None = Field("url", description="column of the media's address; null for texts without media")
-    caption: str | None = Field("caption", description="column of the text; null for media without texts")
-    source_uid: str | None = Field(None, description="column of the source's own id")
-    columns: list[str] | None = Field(None, description="further columns to carry through; null for all")
+    format: Literal["parquet", "csv", "tsv", "jsonl"] | None = Field(
+        default=None, description="null: by the file's name"
+    )
+    url: str | None = Field(default="url", description="column of the media's address; null for texts without media")
+    caption: str | None = Field(default="caption", description="column of the text; null for media without texts")
+    source_uid: str | None = Field(default=None, description="column of the source's own id")
+    columns: list[str] | None = Field(default=None, description="further columns to carry through; null for all")
 
 
 class StepSpec(_Closed):
@@ -49,10 +49,10 @@ class StepSpec(_Closed):
     name: str = Field(min_length=1)
     params: dict[str, Any] | list[Any] | str | int | float | bool = Field(default_factory=dict)
     on_error: Literal["fail", "null"] = Field(
-        "fail", description="what a row's error does: fail the row, or let it go on without the step's values"
+        default="fail", description="what a row's error does: fail the row, or let it go on without the step's values"
     )
     id: str | None = None
-    line: int | None = Field(None, exclude=True)
+    line: int | None = Field(default=None, exclude=True)
 
     @field_validator("on_error", mode="before")
     @classmethod
@@ -64,10 +64,10 @@ class OutputSpec(_Closed):
     """Where the corpus goes, and its form."""
 
     path: str | None = Field(
-        None, description="folder of the corpus: a local path, or a URL such as s3://bucket/corpus"
+        default=None, description="folder of the corpus: a local path, or a URL such as s3://bucket/corpus"
     )
-    samples_per_shard: int = Field(10_000, ge=1, description="samples in a shard")
-    keep_originals: bool = Field(False, description="stage the media as it came, too")
+    samples_per_shard: int = Field(default=10_000, ge=1, description="samples in a shard")
+    keep_originals: bool = Field(default=False, description="stage the media as it came, too")
 
 
 class RecipeSpec(_Closed):
@@ -76,8 +76,8 @@ class RecipeSpec(_Closed):
     corpus: str = Field(
         pattern=f"^{NAME_PATTERN}$", description="name of the corpus: letters, digits, dots, dashes, underscores"
     )
-    description: str = Field("", description="what the recipe is for")
-    seed: int = Field(0, ge=0, lt=2**63, description="decides all draws")
+    description: str = Field(default="", description="what the recipe is for")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="decides all draws")
     input: InputSpec = Field(default_factory=InputSpec)
     steps: list[StepSpec]
     output: OutputSpec = Field(default_factory=OutputSpec)
@@ -85,10 +85,8 @@ class RecipeSpec(_Closed):
 
     @model_validator(mode="after")
     def _name_steps(self) -> Self:
-        ids = step_ids([(step.name, step.id) for step in self.steps])
-        for i, step in enumerate(self.steps):
-            _check_step(step, ids, i)
-            step.id = ids[i]
+        for _, problem in _name_and_check(self.steps):
+            raise ValueError(problem)
         return self
 
     def place(self, step_index: int, key: str = "") -> str | None:
@@ -110,17 +108,24 @@ def _numbered(name: str, number: int) -> str:
     return name if number == 1 else f"{name}#{number}"
 
 
-def _check_step(step: StepSpec, ids: list[str], i: int) -> None:
-    if ids[i] in ids[:i]:
-        raise ValueError(f"two steps have the id {ids[i]!r}: give one of them another `id`")
-    if ids[i] in RecipeSpec.model_fields or not re.fullmatch(NAME_PATTERN + r"(#\d+)?", ids[i]):
-        raise ValueError(f"{ids[i]!r} cannot be the id of a step: use letters, digits, dots and dashes; no recipe keys")
-    if isinstance(step.params, dict):
-        own = sorted(step.params.keys() & set(STEP_KEYS))
-        if own:
-            raise ValueError(f"step {ids[i]!r} has {', '.join(own)} among its parameters: they belong to the step")
-    elif step.on_error != "fail" or not re.fullmatch(re.escape(step.name) + r"(#\d+)?", ids[i]):
-        raise ValueError(f"step {ids[i]!r} has a bare value: name its parameter to set on_error or id as well")
+def _name_and_check(steps: Sequence[StepSpec]) -> Iterator[tuple[int, str]]:
+    """Give each step its id; yields position and problem of those that cannot be."""
+    seen: set[str] = set()
+    for i, (step, sid) in enumerate(zip(steps, step_ids([(s.name, s.id) for s in steps]), strict=True)):
+        step.id = sid
+        if sid in seen:
+            yield i, f"two steps have the id {sid!r}: give one of them another `id`"
+        elif sid in RecipeSpec.model_fields or not re.fullmatch(NAME_PATTERN + r"(#\d+)?", sid):
+            yield i, f"{sid!r} cannot be the id of a step: use letters, digits, dots and dashes; no key of recipes"
+        elif isinstance(step.params, dict) and (own := sorted(step.params.keys() & set(STEP_KEYS))):
+            yield i, f"step {sid!r} has {', '.join(own)} among its parameters: they belong to the step"
+        elif not isinstance(step.params, dict) and (step.on_error != "fail" or not _is_automatic(sid, step.name)):
+            yield i, f"step {sid!r} has a bare value: name its parameter to set on_error or id as well"
+        seen.add(sid)
+
+
+def _is_automatic(sid: str, name: str) -> bool:
+    return re.fullmatch(re.escape(name) + r"(#\d+)?", sid) is not None
 
 
 def parse_recipe(
@@ -158,8 +163,11 @@ class _Parser:
         plain = self.document.value
         if not isinstance(plain, dict):
             raise UserError(
-                "a recipe is a mapping", where=f"{self.source}:1", hint=f"keys: {_list(RecipeSpec.model_fields)}"
+                "a recipe is a mapping", where=f"{self.source}:1", hint=f"keys: {listed(RecipeSpec.model_fields)}"
             )
+        for key in plain.keys() - RecipeSpec.model_fields.keys():
+            what, hint = unknown_name(key, "key", "the recipe", list(RecipeSpec.model_fields))
+            raise UserError(what, where=self._where((key,)), hint=hint)
         written = plain.get("steps")
         if not isinstance(written, list):
             what = "`steps` has to be a list" if "steps" in plain else "a recipe needs `steps`"
@@ -223,8 +231,8 @@ class _Parser:
             self.overridden[(section,)] = where
         else:
             choices = ["corpus", "description", "seed", "input.…", "output.…", *(f"{sid}.…" for sid in ids)]
-            close = _did_you_mean(section, [choice.removesuffix(".…") for choice in choices])
-            raise UserError(f"nothing is called {key!r}", where=where, hint=f"{close}choices: {_list(choices)}")
+            close = did_you_mean(section, [choice.removesuffix(".…") for choice in choices])
+            raise UserError(f"nothing is called {key!r}", where=where, hint=f"{close}choices: {listed(choices)}")
 
     def _override_step(self, steps: list[dict[str, Any]], i: int, name: str, value: Any, where: str) -> None:
         step = steps[i]
@@ -259,14 +267,9 @@ class _Parser:
             if recipe.get(section, 0) is None:
                 recipe[section] = {}
             self._check(model, recipe.get(section, {}), (section,))
-        ids: list[str] = []
-        for i, step in enumerate(recipe["steps"]):
-            self._check(StepSpec, step, ("steps", i))
-            ids = step_ids([(s["name"], s.get("id")) for s in recipe["steps"][: i + 1]])
-            try:
-                _check_step(StepSpec(**step), ids, i)
-            except ValueError as error:
-                raise UserError(str(error), where=self._where(("steps", i))) from error
+        steps = [self._check(StepSpec, step, ("steps", i)) for i, step in enumerate(recipe["steps"])]
+        for i, problem in _name_and_check(steps):
+            raise UserError(problem, where=self._where(("steps", i)))
         return self._check(RecipeSpec, recipe, ())
 
     def _check(self, model: type[BaseModel], value: Any, path: tuple[str | int, ...]) -> Any:
@@ -287,64 +290,6 @@ class _Parser:
             yield (i, ""), self._where(("steps", i, "params"))
             for key in step["params"] if isinstance(step["params"], dict) else ():
                 yield (i, key), self._where(("steps", i, "params", key))
-
-
-def validation_error(
-    error: ValidationError, model: type[BaseModel], *, place: Callable[[str], str | None], noun: str, owner: str
-) -> UserError:
-    """All that is wrong with the values of a model, as one error for a person.
-
-    Args:
-        error: what pydantic found.
-        model: the model; its fields are the choices.
-        place: field → where it was written; called with "" for the whole.
-        noun: what a field is called: `key`, `parameter`.
-        owner: what the values belong to.
-    """
-    groups: dict[str, list[ErrorDetails]] = {}
-    for detail in error.errors(include_url=False):
-        groups.setdefault(str(detail["loc"][0]) if detail["loc"] else "", []).append(detail)
-    told = [(*_problem(key, details, model, noun, owner), place(key)) for key, details in groups.items()]
-    what, hint, where = told[0]
-    further = [f"also {at or owner}: {more}{f' ({advice})' if advice else ''}" for more, advice, at in told[1:]]
-    return UserError(what, where=where, hint="\n  ".join(filter(None, [hint, *further])) or None)
-
-
-def _problem(key: str, details: list[ErrorDetails], model: type[BaseModel], noun: str, owner: str) -> tuple[str, str]:
-    """What is wrong with one field, and what to do."""
-    first = details[0]
-    fields = [name for name in model.model_fields if not model.model_fields[name].exclude]
-    if not key:
-        return f"{owner}: {_message(first)}", f"{noun}s: {_list(fields) or 'none'}"
-    if first["type"] == "extra_forbidden" and key not in model.model_fields:
-        return f"{owner} has no {noun} {key!r}", f"{_did_you_mean(key, fields)}{noun}s: {_list(fields) or 'none'}"
-    field = model.model_fields.get(key)
-    help_text = f"{key}: {field.description}" if field is not None and field.description else ""
-    if first["type"] == "missing" and len(first["loc"]) == 1:
-        return f"{owner} needs the {noun} {key!r}", help_text
-    inner = ".".join(map(str, first["loc"])) if len(details) == 1 else key
-    messages = " or ".join(dict.fromkeys(map(_message, details)))
-    return f"{owner}: {inner} = {_shown(first['input'])}: {messages}", help_text
-
-
-def _message(detail: ErrorDetails) -> str:
-    text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return text[:1].lower() + text[1:] if detail["type"] != "value_error" else text
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(names)
-
-
-def _did_you_mean(name: str, choices: Sequence[str]) -> str:
-    folded = {choice.lower(): choice for choice in reversed(choices)}
-    close = difflib.get_close_matches(name.lower(), folded, n=1)
-    return f"did you mean {folded[close[0]]!r}? " if close else ""
 
 
 def recipe_yaml(spec: RecipeSpec) -> str:

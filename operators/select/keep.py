@@ -17,8 +17,8 @@ import difflib
 import json
 import os
 import re
-import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -56,6 +56,7 @@ _ENVIRONMENT = re.compile(
 )
 """Starts of names that are refused whatever the catalogue says of them; DuckDB reads some without parentheses."""
 
+_HOW = "write one condition in DuckDB's SQL, with double quotes around a column named like a keyword"
 _TRUE, _FALSE, _NULL, _ERROR = 1, 0, 2, 3
 
 
@@ -126,12 +127,14 @@ def parse_predicate(where: str) -> tuple[Conjunct, ...]:
     from sqlglot.errors import SqlglotError
 
     try:
-        trees = sqlglot.parse(where, read="duckdb")
+        trees = [tree for tree in sqlglot.parse(where, read="duckdb") if tree is not None]
     except SqlglotError as error:
         what = f"what is no SQL condition ({_first_line(error)})"
-        raise _refusal(what, where, "write one condition in DuckDB's SQL") from error
-    if len(trees) != 1 or trees[0] is None:
-        raise _refusal(f"{sum(t is not None for t in trees)} statements", where, "write one condition; join with AND")
+        raise _refusal(what, where, _HOW) from error
+    if len(trees) != 1:
+        raise _refusal(f"{len(trees)} statements", where, "write one condition; join with AND")
+    if not isinstance(trees[0], exp.Condition | exp.Query):
+        raise _refusal("what is no condition", where, _HOW)
     if (found := trees[0].find(exp.Comprehension)) is not None:
         raise _refusal("a list comprehension", found.sql("duckdb"), "use list_filter and list_transform")
     conjuncts = tuple(_conjunct(part) for part in _split(trees[0]))
@@ -178,11 +181,11 @@ def _duckdb_tree(sql: str) -> dict[str, Any]:
 
 
 def _serialized(sql: str) -> tuple[list[Any], list[Any]]:
-    ((text,),) = _connection().execute("SELECT json_serialize_sql(?)", [f"SELECT ({sql})"]).fetchall()
+    ((text,),) = _fetch("SELECT json_serialize_sql(?)", f"SELECT ({sql})")
     parsed = json.loads(text)
     if parsed["error"]:
         what = f"what DuckDB cannot read ({parsed['error_message']})"
-        raise _refusal(what, sql, "write one condition in DuckDB's SQL")
+        raise _refusal(what, sql, _HOW)
     nodes = [statement["node"] for statement in parsed["statements"]]
     expressions = [expression for node in nodes for expression in node.pop("select_list", [])]
     return nodes, expressions
@@ -220,9 +223,9 @@ def _refusal(what: str, where: str, hint: str) -> ValueError:
 @cache
 def _harmless_functions() -> frozenset[str]:
     """Names whose every scalar, macro and aggregate form is harmless, from DuckDB's own catalogue."""
-    rows = _connection().execute("SELECT DISTINCT function_name, function_type, stability FROM duckdb_functions()")
     allowed, refused = set(), set()
-    for name, kind, stability in rows.fetchall():
+    rows = _fetch("SELECT DISTINCT function_name, function_type, stability FROM duckdb_functions()")
+    for name, kind, stability in rows:
         if kind == "scalar":
             harmless = stability == "CONSISTENT" or bool(_CALENDAR.fullmatch(name))
         elif kind == "macro":
@@ -235,30 +238,48 @@ def _harmless_functions() -> frozenset[str]:
     return frozenset(allowed - refused)
 
 
-_local = threading.local()
+_idle: dict[int, list[Any]] = {}
+"""Open connections by process. A fork leaves the parent's here, unused: to close one would wait for a thread of the
+parent's for ever."""
 
 
-def _connection() -> Any:
-    """This thread's connection in this process: in memory, one thread, no file, network, extension or variable."""
-    if getattr(_local, "pid", None) != os.getpid():
-        import duckdb
+@contextmanager
+def _connection() -> Iterator[Any]:
+    """A connection for the caller alone: in memory, one thread, no file, network, extension or Python variable."""
+    idle = _idle.setdefault(os.getpid(), [])
+    try:
+        connection = idle.pop()
+    except IndexError:
+        connection = _open()
+    try:
+        yield connection
+    finally:
+        idle.append(connection)
 
-        closed = ("enable_external_access", "python_enable_replacements", "autoload_known_extensions")
-        connection = duckdb.connect(":memory:", config={"threads": 1} | dict.fromkeys(closed, "false"))
-        connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET lock_configuration = true")
-        _local.connection, _local.pid = connection, os.getpid()
-    return _local.connection
+
+def _open() -> Any:
+    import duckdb
+
+    closed = ("enable_external_access", "python_enable_replacements", "autoload_known_extensions")
+    connection = duckdb.connect(":memory:", config={"threads": 1} | dict.fromkeys(closed, "false"))
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def _fetch(sql: str, *parameters: str) -> list[tuple[Any, ...]]:
+    with _connection() as connection:
+        return connection.execute(sql, parameters).fetchall()
 
 
 def _query(table: pa.Table, expressions: list[str]) -> pa.Table:
     """Evaluate SQL expressions for each row, in order."""
-    connection = _connection()
-    connection.register("__rows", table)
-    try:
-        return connection.sql(f"SELECT {', '.join(expressions)} FROM __rows").to_arrow_table()
-    finally:
-        connection.unregister("__rows")
+    with _connection() as connection:
+        connection.register("__rows", table)
+        try:
+            return connection.sql(f"SELECT {', '.join(expressions)} FROM __rows").to_arrow_table()
+        finally:
+            connection.unregister("__rows")
 
 
 def _evaluate(table: pa.Table, conjuncts: tuple[Conjunct, ...]) -> tuple[np.ndarray, dict[int, str]]:

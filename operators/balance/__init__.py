@@ -1,0 +1,1 @@
+"""Balancing over the whole pool."""

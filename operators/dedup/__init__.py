@@ -1,0 +1,1 @@
+"""Deduplication: reduces that keep one of each group."""

@@ -1,0 +1,1 @@
+"""Where samples come from: readers of tables of URLs and texts."""

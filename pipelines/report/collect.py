@@ -1,0 +1,200 @@
+"""From a finished run to the report's facts, and to the page on storage."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from corpusmith.pipelines.harvest import Harvest, ReasonKey
+from corpusmith.pipelines.plan import Plan
+from corpusmith.pipelines.report.data import (
+    BalanceFacts,
+    Categories,
+    Histogram,
+    ReasonFacts,
+    ReportData,
+    SampleCard,
+    StepFacts,
+)
+from corpusmith.pipelines.report.render import render_report
+from corpusmith.pipelines.storage import Storage
+from corpusmith.pipelines.units import StepStats, load_media
+from corpusmith.schemas.columns import CAPTION, FATE, MEDIA_REF, SOURCE_UID, UID, URL, Column
+from corpusmith.schemas.fates import Fate
+from corpusmith.schemas.manifest import Manifest
+from corpusmith.schemas.recipe import RecipeSpec, recipe_yaml
+from corpusmith.schemas.urls import redact_url
+
+REPORT_PATH = "report/index.html"
+BINS = 30
+MAX_DISTRIBUTIONS = 12
+MAX_CATEGORIES = 12
+FAILURE_WARNING_SHARE = 0.3
+INPUT_STEP = "input"
+
+_BALANCE_KEYS = ("t", "entries", "matched_entries", "rows", "rows_unmatched", "kept", "curve", "top")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a run knows of itself at its end."""
+
+    spec: RecipeSpec
+    plan: Plan
+    manifest: Manifest
+    harvest: Harvest
+    stats: Mapping[str, StepStats]
+    summaries: Mapping[str, Mapping[str, Any]]
+    wall_s: float
+
+
+def publish_report(corpus: Storage, work: Storage, facts: RunFacts) -> str:
+    """Write the page; returns its path or URL."""
+    page = render_report(report_data(work, facts))
+    corpus.publish(REPORT_PATH, page.encode("utf-8"))
+    return f"{corpus.root}/{REPORT_PATH}"
+
+
+def report_data(work: Storage, facts: RunFacts) -> ReportData:
+    """Gather the report's facts; media of the samples shown is read from staging."""
+    manifest = facts.manifest
+    steps = list(_steps(facts))
+    values = _values(facts)
+    return ReportData(
+        corpus=facts.spec.corpus,
+        description=facts.spec.description,
+        created=manifest.created,
+        recipe_yaml=recipe_yaml(facts.spec),
+        rows_in=manifest.counts.rows_in,
+        duplicates=manifest.counts.duplicates,
+        rows_made=manifest.counts.rows_made,
+        fates={fate.value: getattr(manifest.counts, fate.value) for fate in Fate},
+        shards=len(manifest.shards),
+        corpus_bytes=sum(f.size_bytes for shard in manifest.shards for f in shard.files.values()),
+        wall_s=facts.wall_s,
+        steps=steps,
+        reasons=list(_reasons(work, facts.harvest)),
+        kept=_cards(work, facts.harvest.samples.get(("", Fate.KEPT.value, ""), [])),
+        histograms=list(_histograms(facts.plan, values)),
+        categories=list(_categories(facts.plan, values)),
+        balances=list(_balances(facts.summaries)),
+        warnings=list(_warnings(steps)),
+        versions=manifest.versions,
+    )
+
+
+def _steps(facts: RunFacts) -> Iterator[StepFacts]:
+    counts = facts.harvest.counts
+    bad = sum(n for (step, _, _), n in facts.harvest.reasons.items() if step == INPUT_STEP)
+    yield _step(INPUT_STEP, "input", "source", {}, StepStats(counts.rows_in, counts.rows_in - bad, failed=bad))
+    for step in facts.plan.steps:
+        parameters = step.operator.config.model_dump(mode="json", exclude_defaults=True)
+        stats = facts.stats.get(step.id, StepStats())
+        yield _step(step.id, step.operator.name, step.operator.kind, parameters, stats)
+    yield _step("shards", "shards", "write", {}, facts.stats.get("shards", StepStats()))
+
+
+def _step(step_id: str, operator: str, kind: str, parameters: Mapping[str, Any], stats: StepStats) -> StepFacts:
+    return StepFacts(
+        id=step_id,
+        operator=operator,
+        kind=kind,
+        parameters=parameters,
+        rows_in=stats.rows_in,
+        rows_out=stats.rows_out,
+        rejected=stats.rejected,
+        failed=stats.failed,
+        split=stats.split,
+        made=stats.made,
+        computed=stats.computed,
+        reused=stats.reused,
+        time_s=stats.time_s,
+        bytes=stats.bytes,
+    )
+
+
+def _reasons(work: Storage, harvest: Harvest) -> Iterator[ReasonFacts]:
+    for key, count in harvest.reasons.most_common():
+        step, fate, label = key
+        yield ReasonFacts(step, fate, label, count, _cards(work, harvest.samples.get(key, []), key))
+
+
+def _cards(work: Storage, rows: Sequence[Mapping[str, Any]], key: ReasonKey | None = None) -> list[SampleCard]:
+    references = [row[MEDIA_REF.name] for row in rows]
+    pictures = load_media(work, references)
+    return [_card(row, picture, key) for row, picture in zip(rows, pictures, strict=True)]
+
+
+def _card(row: Mapping[str, Any], picture: bytes | None, key: ReasonKey | None) -> SampleCard:
+    reason = row["fate_reason"] or ""
+    detail = reason.removeprefix(f"{key[2]}: ") if key else ""
+    url = row.get(URL.name)
+    return SampleCard(row[UID.name], row.get(CAPTION.name) or "", redact_url(url) if url else "", detail, picture)
+
+
+def _values(facts: RunFacts) -> pa.Table:
+    return pa.concat_tables([facts.plan.segments[-1].schema.empty_table(), *facts.harvest.values])
+
+
+def _shown_columns(plan: Plan) -> list[Column]:
+    hidden = {UID.name, SOURCE_UID.name}
+    made = [c for step in plan.steps for c in step.operator.produces]
+    columns = {c.name: c for c in made if c.name not in hidden}
+    present = {f.name for f in plan.segments[-1].schema}
+    return [c for c in columns.values() if c.name in present]
+
+
+def _histograms(plan: Plan, values: pa.Table) -> Iterator[Histogram]:
+    kept = pc.equal(values.column(FATE.name), Fate.KEPT.value).to_numpy(zero_copy_only=False).astype(bool)
+    numeric = [c for c in _shown_columns(plan) if pa.types.is_integer(c.type) or pa.types.is_floating(c.type)]
+    for column in numeric[:MAX_DISTRIBUTIONS]:
+        array = pc.cast(values.column(column.name), pa.float64()).to_numpy(zero_copy_only=False)
+        finite = np.isfinite(array)
+        if not finite.any() or array[finite].min() == array[finite].max():
+            continue
+        edges = _edges(array[finite])
+        before, _ = np.histogram(array[finite], bins=edges)
+        after, _ = np.histogram(array[finite & kept], bins=edges)
+        yield Histogram(column.name, column.unit, column.meaning, edges.tolist(), before.tolist(), after.tolist())
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())
+    if low > 0 and high / low > 1000:
+        return np.geomspace(low, high, BINS + 1)
+    return np.linspace(low, high, BINS + 1)
+
+
+def _categories(plan: Plan, values: pa.Table) -> Iterator[Categories]:
+    kept = pc.equal(values.column(FATE.name), Fate.KEPT.value)
+    for column in _shown_columns(plan):
+        if not (pa.types.is_string(column.type) or pa.types.is_boolean(column.type)):
+            continue
+        texts = pc.cast(values.column(column.name), pa.string())
+        before = Counter(texts.drop_null().to_pylist())
+        after = Counter(texts.filter(kept).drop_null().to_pylist())
+        # identifiers, hashes and captions are no categories
+        if 1 < len(before) <= 200 and len(before) < 0.2 * before.total():
+            rows = [(value, number, after[value]) for value, number in before.most_common(MAX_CATEGORIES)]
+            yield Categories(column.name, column.meaning, rows)
+
+
+def _balances(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[BalanceFacts]:
+    for step, summary in summaries.items():
+        if all(key in summary for key in _BALANCE_KEYS):
+            yield BalanceFacts(step=step, **{key: summary[key] for key in _BALANCE_KEYS})
+
+
+def _warnings(steps: Sequence[StepFacts]) -> Iterator[str]:
+    for step in steps:
+        if step.rows_in and step.failed / step.rows_in > FAILURE_WARNING_SHARE:
+            yield (
+                f"{step.failed:,} of {step.rows_in:,} rows failed at {step.id}: see the reasons, and "
+                "`corpusmith retry --failed` once their cause is gone"
+            )
