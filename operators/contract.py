@@ -142,7 +142,7 @@ class Operator(ABC):
     stored: ClassVar[bool] = True
     """Whether results are kept for later runs; False for operators far faster than reading them back."""
     isolated: ClassVar[bool] = True
-    """Whether the work runs in a child process that may crash or hang without harm; False for plain Arrow or asyncio code."""
+    """Whether the work runs in a child process, which may crash or hang without harm; False for plain Arrow or asyncio."""
     batch_rows: ClassVar[int] = 1024
     """Rows in a batch at most."""
     row_timeout_s: ClassVar[float] = 120.0
@@ -231,7 +231,7 @@ class AnnotateRows(Annotate):
             announce(i)
             try:
                 collected.append(self.process_row(row))
-            except Exception as exception:
+            except Exception as exception:  # noqa: BLE001 - the row's fate tells it
                 errors[i] = RowError.of(exception)
                 collected.append({})
         columns = {c.name: [values.get(c.name) for values in collected] for c in self.produces}
@@ -275,7 +275,7 @@ class AnnotateAsync(Annotate):
 
     @final
     def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.aclose(), self._loop).result(timeout=10)
+        asyncio.run_coroutine_threadsafe(self._end_all(), self._loop).result(timeout=10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()
@@ -296,11 +296,19 @@ class AnnotateAsync(Annotate):
             waiting -= len(ready)
             yield self._part(ready)
 
+    async def _end_all(self) -> None:
+        """Close, then end rows that still wait for a slot: whoever waits for them gets an answer."""
+        await self.aclose()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
     async def _guarded(self, i: int, row: dict[str, Any], done: queue.SimpleQueue) -> None:
         try:
             async with self._slots:
                 result: Mapping[str, Any] | RowError = await self.process_row(row)
-        except Exception as exception:
+        except Exception as exception:  # noqa: BLE001 - the row's fate tells it
             result = RowError.of(exception)
         except asyncio.CancelledError:
             done.put((i, RowError("cancelled", "the worker was closed")))

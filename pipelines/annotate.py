@@ -1,4 +1,4 @@
-"""One annotate step inside a stream: use published results where they count, compute the rest, queue it for publication.
+"""One annotate step inside a stream: use published results where they count, compute and publish the rest.
 
 Media needs care: only the last form that a stream makes is staged, so a finished download whose bytes are gone is
 enough for a row that ends before its bytes are read, or whose later form is staged. `_unread` walks such rows ahead
@@ -66,6 +66,7 @@ class AnnotateRunner:
         self.reads_media = MEDIA.name in self.operator.requires
         self._cell = IsolatedOperator(self.operator, slots=slots) if self.operator.isolated else None
         self._ready = False
+        self._told_busy_s = 0.0
         self._setup_lock = threading.Lock()
 
     def _set_up(self) -> None:
@@ -190,7 +191,7 @@ class AnnotateRunner:
         count = unit.count(self.step.id)
         started = time.perf_counter()
         for part in self._parts(given):
-            count.time_s += time.perf_counter() - started
+            count.time_s += self._spent(started)
             rows = part.rows if part.rows is not None else range(batch.num_rows)
             count.computed += len(rows)
             positions = pa.array(rows, pa.int64())
@@ -199,6 +200,14 @@ class AnnotateRunner:
                 unit.add_results(self.step.id, self._result_table(table, digests.take(positions), errors))
             yield self._settle(table, *_outcome_arrays(errors), unit)
             started = time.perf_counter()
+
+    def _spent(self, started: float) -> float:
+        """Seconds of the operator's own time; waiting for a child process that is busy with other rows is none."""
+        if self._cell is None:
+            return time.perf_counter() - started
+        with self._setup_lock:
+            busy_s, self._told_busy_s = self._cell.busy_s - self._told_busy_s, self._cell.busy_s
+        return busy_s
 
     def _parts(self, given: pa.Table) -> Iterable[Part]:
         if self.reads_media:

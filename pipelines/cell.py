@@ -14,6 +14,7 @@ import queue
 import sys
 import sysconfig
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any

@@ -1,4 +1,4 @@
-"""The command line: `corpusmith run`, `plan`, `verify`, `explain` and the rest. Results go to stdout, progress to stderr."""
+"""The command line: `corpusmith run`, `plan`, `verify`, `explain` and the rest. Results to stdout, progress to stderr."""
 
 from __future__ import annotations
 

@@ -24,6 +24,9 @@ MAX_DEPTH = 32
 
 Path = tuple[str | int, ...]
 
+_RARE_BREAKS = re.compile("[\x85\u2028\u2029\ufeff]")
+"""What YAML 1.1 takes for the end of a line or for a mark; it survives between double quotes alone."""
+
 _TAG = "tag:yaml.org,2002:"
 _RULES: tuple[tuple[str, str, str], ...] = (
     ("null", r"~|null|Null|NULL|", "~nN"),
@@ -75,6 +78,13 @@ class _Dumper(yaml.SafeDumper):
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if _RARE_BREAKS.search(data) else None
+        return self.represent_scalar(_TAG + "str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 for _name, _pattern, _first in _RULES:

@@ -24,7 +24,7 @@ STEP_KEYS = ("on_error", "id")
 
 
 class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
 
 class InputSpec(_Closed):
@@ -165,7 +165,7 @@ class _Parser:
             raise UserError(
                 "a recipe is a mapping", where=f"{self.source}:1", hint=f"keys: {listed(RecipeSpec.model_fields)}"
             )
-        for key in plain.keys() - RecipeSpec.model_fields.keys():
+        for key in (key for key in plain if key not in RecipeSpec.model_fields):
             what, hint = unknown_name(key, "key", "the recipe", list(RecipeSpec.model_fields))
             raise UserError(what, where=self._where((key,)), hint=hint)
         written = plain.get("steps")

@@ -80,5 +80,7 @@ def listed(names: Iterable[str]) -> str:
 def did_you_mean(name: str, choices: Sequence[str]) -> str:
     """A guess for an unknown name, as the start of a hint; empty where nothing is near."""
     folded = {choice.lower(): choice for choice in reversed(choices)}
-    close = difflib.get_close_matches(name.lower(), folded, n=1)
+    close = difflib.get_close_matches(name.lower(), folded, n=1) or [
+        choice for choice in folded if name and choice.startswith(name.lower())
+    ]
     return f"did you mean {folded[close[0]]!r}? " if close else ""

@@ -14,13 +14,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-import re
-import zlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -35,16 +31,17 @@ from corpusmith.operators.fetch.addresses import (
     checked_url,
     redirect_target,
 )
+from corpusmith.operators.fetch.responses import check_head, decompressed, read_body, valid_text
+from corpusmith.operators.media_type import media_type
 from corpusmith.schemas.columns import MEDIA, Column
 from corpusmith.schemas.fates import RowFailed
 
 if TYPE_CHECKING:
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientSession
 
 MIB = 2**20
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 _FIRST_BACKOFF_S = 0.5
 _DNS_CACHE_S = 300
 _IDLE_CONNECTION_S = 2.0
@@ -206,9 +203,9 @@ class Download(AnnotateAsync, name="download", version=1):
             location = response.headers.get("Location")
             if response.status in _REDIRECTS and location:
                 return redirect_target(url, location, self._allowed)
-            _check_head(response, self.config)
-            body = _decompressed(
-                await _read(response, self.config.max_bytes),
+            check_head(response, self.config)
+            body = decompressed(
+                await read_body(response, self.config.max_bytes),
                 response.headers.get("Content-Encoding", ""),
                 self.config.max_bytes,
             )
@@ -218,8 +215,8 @@ class Download(AnnotateAsync, name="download", version=1):
             "media": body,
             "sha256": hashlib.sha256(body).hexdigest(),
             "size_bytes": len(body),
-            "mime": mime_of(body),
-            "etag": _valid_text(response.headers.get("ETag")),
+            "mime": media_type(body),
+            "etag": valid_text(response.headers.get("ETag")),
             "http_status": response.status,
         }
 
@@ -304,150 +301,6 @@ def _as_failure(error: Exception, config: DownloadConfig) -> RowFailed:
             return TransientFailure("truncated body", "the connection ended before the body did")
         case aiohttp.ClientConnectionError() | OSError():
             detail = getattr(error, "strerror", None) or type(error).__name__
-            return TransientFailure("connection failed", _valid_text(str(detail)) or "")
+            return TransientFailure("connection failed", valid_text(str(detail)) or "")
         case _:
             return RowFailed("bad response", f"not HTTP: {type(error).__name__}")
-
-
-def _check_head(response: ClientResponse, config: DownloadConfig) -> None:
-    """Raise if a response's status or headers say that its body is not to be read."""
-    status = response.status
-    if status in _TRANSIENT_STATUSES:
-        raise TransientFailure(f"HTTPStatus {status}", wait_s=retry_after_s(response.headers.get("Retry-After")))
-    if not 200 <= status < 300 or status == 206:
-        raise RowFailed(f"HTTPStatus {status}")
-    token = re.split(r"[/\s]", config.user_agent, maxsplit=1)[0]
-    directive = opt_out(response.headers.getall("X-Robots-Tag", ()), token, config.disallowed_header_directives)
-    if directive:
-        raise RowFailed("opted out", f"X-Robots-Tag: {directive}")
-    if (response.content_length or 0) > config.max_bytes:
-        raise RowFailed("too large", f"Content-Length {response.content_length} > {config.max_bytes} bytes")
-
-
-async def _read(response: ClientResponse, max_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    size_bytes = 0
-    async for chunk in response.content.iter_any():
-        size_bytes += len(chunk)
-        if size_bytes > max_bytes:
-            raise RowFailed("too large", f"more than {max_bytes} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:
-    """The body without its Content-Encoding: at most `max_bytes`, and whole.
-
-    Raises:
-        RowFailed: `too large`, `truncated body`, or `bad response` if the encoding is not known or the data not of it.
-    """
-    encoding = encoding.strip().lower()
-    if encoding in ("", "identity") or not body:
-        return body
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise RowFailed("bad response", f"Content-Encoding {_valid_text(encoding[:32])}, which was not asked for")
-    raw_deflate = encoding == "deflate" and body[0] & 0xF != 8
-    decompressor = zlib.decompressobj(-zlib.MAX_WBITS if raw_deflate else zlib.MAX_WBITS | 32)
-    try:
-        plain = decompressor.decompress(body, max_bytes + 1)
-    except zlib.error:
-        raise RowFailed("bad response", f"the body is not {encoding}") from None
-    if len(plain) > max_bytes:
-        raise RowFailed("too large", f"more than {max_bytes} bytes when decompressed")
-    if not decompressor.eof:
-        raise TransientFailure("truncated body", f"the {encoding} data ends early")
-    if decompressor.unused_data:
-        raise RowFailed("bad response", f"data follows the {encoding} data")
-    return plain
-
-
-def retry_after_s(header: str | None) -> float | None:
-    """Seconds that a Retry-After header (RFC 9110, section 10.2.3: seconds or a date) asks to wait; None if none."""
-    if not header:
-        return None
-    if re.fullmatch(r"\s*[0-9]{1,9}\s*", header):
-        return float(header)
-    try:
-        when = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-
-
-_AGENT_PREFIX = re.compile(r"\s*(?!max-|unavailable_after)(\*|[a-z][a-z0-9_.-]*)\s*:")
-
-
-def opt_out(headers: Iterable[str], agent: str, disallowed: Iterable[str]) -> str | None:
-    """The first directive of X-Robots-Tag headers that opts the media out for this agent, or None.
-
-    A header is a list of directives, which a prefix may confine to one agent: `otherbot: noai, noindex`. `none` stands
-    for `noindex, nofollow`. Directives with values (`max-snippet: 5`) look like a prefix and are none.
-    """
-    refused = {directive.lower() for directive in disallowed}
-    if "noindex" in refused:
-        refused.add("none")
-    for header in headers:
-        concerns_us = True
-        for item in header.lower().split(","):
-            confined = _AGENT_PREFIX.match(item)
-            if confined:
-                concerns_us = confined[1] in ("*", agent.lower())
-            directive = item[confined.end() if confined else 0 :].strip()
-            if concerns_us and directive in refused:
-                return directive
-    return None
-
-
-_MAGIC = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"II*\0", "image/tiff"),
-    (b"MM\0*", "image/tiff"),
-    (b"II+\0", "image/tiff"),
-    (b"MM\0+", "image/tiff"),
-    (b"\xff\x0a", "image/jxl"),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "image/jxl"),
-    (b"\0\0\x01\0", "image/x-icon"),
-    (b"FLV\x01", "video/x-flv"),
-    (b"OggS", "application/ogg"),
-    (b"%PDF-", "application/pdf"),
-    (b"PK\x03\x04", "application/zip"),
-    (b"\x1f\x8b", "application/gzip"),
-)
-_RIFF_FORMS = {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo", b"WAVE": "audio/wav"}
-_ISO_BRANDS = {
-    b"avif": "image/avif",
-    b"avis": "image/avif",
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "image/heic"),
-    b"mif1": "image/heif",
-    b"msf1": "image/heif",
-    b"qt  ": "video/quicktime",
-    b"M4A ": "audio/mp4",
-}
-_MARKUP = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--[^>]*>\s*)*<(?:!doctype\s+)?(html|head|body|script|svg)\b", re.I
-)
-
-
-def mime_of(body: bytes) -> str | None:
-    """The media type that the first bytes of a file show, or None; names and headers are never asked."""
-    for magic, mime in _MAGIC:
-        if body.startswith(magic):
-            return mime
-    if body[:4] == b"RIFF":
-        return _RIFF_FORMS.get(body[8:12])
-    if body[4:8] == b"ftyp":
-        return _ISO_BRANDS.get(body[8:12], "video/mp4")
-    if body[:4] == b"\x1aE\xdf\xa3":
-        return "video/webm" if b"webm" in body[:64] else "video/x-matroska"
-    if body[:2] == b"BM" and body[6:10] == bytes(4):
-        return "image/bmp"
-    markup = _MARKUP.match(body[:1024])
-    return None if markup is None else "image/svg+xml" if markup[1].lower() == b"svg" else "text/html"
-
-
-def _valid_text(text: str | None) -> str | None:
-    """Header text that Arrow can hold: raw bytes of a header reach us as lone surrogates."""
-    return text if text is None else text[:1024].encode("utf-8", "backslashreplace").decode()

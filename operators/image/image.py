@@ -42,9 +42,7 @@ class ImageConfig(Config):
     quality: int = Field(95, ge=1, le=100, description="quality of jpg and webp, 1 to 100")
     max_pixels: int = Field(100_000_000, ge=1, description="refuse pictures of more pixels, before decoding")
     min_side: int = Field(0, ge=0, description="pixels: refuse pictures whose shorter side is less; 0 for no bound")
-    max_aspect_ratio: float = Field(
-        0.0, ge=0.0, description="refuse more elongated ones, longer/shorter; 0 for no bound"
-    )
+    max_aspect_ratio: float = Field(0.0, ge=0.0, description="refuse a longer/shorter side above; 0 for no bound")
 
 
 class Image(AnnotateRows, name="image", version=1):
@@ -156,10 +154,9 @@ class Image(AnnotateRows, name="image", version=1):
 
     def _encoded(self, pixels: np.ndarray) -> bytes:
         encode, quality = self._config.encode, self._config.quality
-        if max(pixels.shape) > _LONGEST_SIDE[encode]:
-            raise RowFailed(
-                "cannot encode", f"longer side = {max(pixels.shape)} > {_LONGEST_SIDE[encode]} for {encode}"
-            )
+        side, bound = max(pixels.shape), _LONGEST_SIDE[self._config.encode]
+        if side > bound:
+            raise RowFailed("cannot encode", f"longer side = {side} > {bound} of {encode}")
         if encode == "jpg":
             return _jpeg(pixels, quality)
         options = [self._cv2.IMWRITE_WEBP_QUALITY, quality] if encode == "webp" else []

@@ -105,6 +105,8 @@ def _segment(data: bytes, position: int) -> tuple[int, int, int]:
         raise RowFailed("corrupt image", "JPEG without pixels")
     if marker in _WITHOUT_LENGTH:
         return marker, position + 2, position + 2
+    if position + 4 > len(data):
+        raise RowFailed("truncated image", "JPEG ends within its headers")
     end = position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     if end > len(data):
         raise RowFailed("truncated image", "JPEG ends within its headers")

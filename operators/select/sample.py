@@ -34,7 +34,7 @@ class Sample(Select, name="sample", version=1):
 
     def decide(self, batch: pa.Table) -> Decision:
         seed, bound = self.seed % DRAWS, int(self.config.rate * DRAWS)
-        draws = [xxhash.xxh64_intdigest(uid, seed) for uid in batch.column(UID.name).to_pylist()]
+        draws = [xxhash.xxh64_intdigest(uid, seed) for uid in batch.column(UID.name).cast(pa.binary()).to_pylist()]
         label = f"sample rate {self.config.rate:g}"
         reasons = {i: f"{label}: draw = {draw / DRAWS:.6g}" for i, draw in enumerate(draws) if draw >= bound}
         return Decision([draw < bound for draw in draws], reasons)

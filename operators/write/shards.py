@@ -29,7 +29,7 @@ from pydantic import Field
 
 from corpusmith.operators import contract
 from corpusmith.operators.contract import Write
-from corpusmith.operators.write.extension import extension_of
+from corpusmith.operators.media_type import extension_of
 from corpusmith.operators.write.tar import Member, TarWriter
 from corpusmith.schemas.columns import CAPTION, MEDIA, PARENT, RESERVED_NAMES, UID, URL, Column
 

@@ -24,7 +24,9 @@ from PIL import Image
 
 from corpusmith.operators.contract import Part
 from corpusmith.operators.fetch.addresses import Allowed, address_refusal, checked_url, embedded_v4
-from corpusmith.operators.fetch.download import Download, DownloadConfig, mime_of, opt_out, retry_after_s
+from corpusmith.operators.fetch.download import Download, DownloadConfig
+from corpusmith.operators.fetch.responses import opt_out, retry_after_s
+from corpusmith.operators.media_type import media_type
 from corpusmith.schemas.fates import RowFailed
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -522,7 +524,7 @@ def test_retry_after_seconds_dates_and_nonsense() -> None:
 def test_types_of_real_images(kind: str, mime: str) -> None:
     encoded = io.BytesIO()
     Image.new("RGB", (16, 16), "red").save(encoded, kind)
-    assert mime_of(encoded.getvalue()) == mime
+    assert media_type(encoded.getvalue()) == mime
 
 
 @pytest.mark.parametrize(("suffix", "codec", "mime"), [("mp4", "mp4v", "video/mp4"), ("webm", "VP80", "video/webm")])
@@ -532,7 +534,7 @@ def test_types_of_real_clips(tmp_path: Path, suffix: str, codec: str, mime: str)
     for _ in range(3):
         writer.write(np.zeros((64, 64, 3), np.uint8))
     writer.release()
-    assert mime_of(path.read_bytes()) == mime
+    assert media_type(path.read_bytes()) == mime
 
 
 @pytest.mark.parametrize(
@@ -552,10 +554,10 @@ def test_types_of_real_clips(tmp_path: Path, suffix: str, codec: str, mime: str)
     ],
 )
 def test_types_by_content(body: bytes, mime: str | None) -> None:
-    assert mime_of(body) == mime
+    assert media_type(body) == mime
 
 
 @given(st.binary(max_size=64))
 def test_any_bytes_have_a_type_or_none(body: bytes) -> None:
-    mime = mime_of(body)
+    mime = media_type(body)
     assert mime is None or "/" in mime

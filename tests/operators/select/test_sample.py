@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import cloudpickle
@@ -32,7 +33,7 @@ def test_does_not_depend_on_order_or_batches() -> None:
 
 def test_lower_rates_are_nested_in_higher_ones() -> None:
     chosen = [kept(rate) for rate in (0.0, 0.01, 0.1, 0.5, 0.9, 1.0)]
-    assert all(fewer < more for fewer, more in zip(chosen, chosen[1:], strict=False))
+    assert all(fewer < more for fewer, more in itertools.pairwise(chosen))
     assert chosen[0] == set()
     assert chosen[-1] == set(UIDS)
 
@@ -65,7 +66,7 @@ def test_reason_and_reference() -> None:
 
 
 def test_extreme_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xxhash, "xxh64_intdigest", lambda uid, seed: 2**64 - 1 if uid == "high" else 0)
+    monkeypatch.setattr(xxhash, "xxh64_intdigest", lambda uid, seed: 2**64 - 1 if uid == b"high" else 0)
     assert kept(1.0, ["high", "low"]) == {"high", "low"}
     assert kept(0.0, ["high", "low"]) == set()
     assert kept(5e-324, ["high", "low"]) == set()

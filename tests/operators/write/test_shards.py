@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
+from corpusmith.operators.media_type import extension_of
 from corpusmith.operators.registry import operator_class
 from corpusmith.operators.write.check import check_shard
-from corpusmith.operators.write.extension import extension_of
 from corpusmith.operators.write.shards import Shards, ShardsConfig, shard_bounds
 from corpusmith.operators.write.tar import TarWriter, read_members
 from corpusmith.schemas.identity import uid_of
@@ -296,7 +296,7 @@ def test_films_are_named_by_content(codec: str, container: str, tmp_path: Path) 
     assert extension_of(path.read_bytes()) == container
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"BMW is a car", b"RIFF....WAVE", b"<html>", b"\0" * 64])
+@pytest.mark.parametrize("data", [b"", b"\xff", b"BMW is a car", b"RIFF....PAL ", b"<html>", b"\0" * 64])
 def test_anything_else_is_bin(data: bytes) -> None:
     assert extension_of(data) == "bin"
 
