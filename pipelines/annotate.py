@@ -206,8 +206,9 @@ class AnnotateRunner:
         if self._cell is None:
             return time.perf_counter() - started
         with self._setup_lock:
-            busy_s, self._told_busy_s = self._cell.busy_s - self._told_busy_s, self._cell.busy_s
-        return busy_s
+            busy_s = self._cell.busy_s
+            spent, self._told_busy_s = busy_s - self._told_busy_s, busy_s
+        return spent
 
     def _parts(self, given: pa.Table) -> Iterable[Part]:
         if self.reads_media:

@@ -282,15 +282,34 @@ def demo(
     from corpusmith.pipelines.verify import verify as verify_corpus
 
     _note(f"rendering pictures below {folder}")
-    demo_input = prepare_pictures(folder)
-    with DemoServer(demo_input) as server:
-        urls = server.write_urls(folder)
+    progress = Progress()
+    demo_input = prepare_pictures(folder, progress=_drawing(progress))
+    for note in demo_input.notes:
+        _note(note)
+    with DemoServer(demo_input.folder) as server:
+        urls = server.write_urls()
         prepared = _prepared("demo-images", [str(urls)], None)
-        result = run_recipe(prepared, str(folder / "corpus"), _options(executor, None, cpus, None), Progress())
+        result = run_recipe(prepared, str(folder / "corpus"), _options(executor, None, cpus, None), progress)
     _print_result(result)
     problems = verify_corpus(result.corpus)
     if problems:
         raise UserError("the demo's corpus does not verify: " + "; ".join(problems), where=result.corpus.root)
+
+
+def _drawing(progress: Any) -> Callable[[int, int], None]:
+    """Progress of a drawing that tells how much is done of how much."""
+    told = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if told == 0:
+            progress.start("pictures", total, "pictures")
+        progress.advance(done - told)
+        told = done
+        if done == total:
+            progress.end()
+
+    return tell
 
 
 def _existing(corpus: str) -> Any:

@@ -13,16 +13,16 @@ import pyarrow.compute as pc
 from corpusmith.pipelines.plan import Plan
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.units import Unit, conform, with_column
-from corpusmith.schemas.columns import FATE, FATE_STEP, MEDIA_REF, UID
+from corpusmith.schemas.columns import FATE, FATE_STEP, MEDIA_REF, UID, Column
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.fates import Fate, conservation_gap
 from corpusmith.schemas.ledger import LEDGER_FOLDER, LEDGER_SCHEMA, reason_label, url_hash
 from corpusmith.schemas.manifest import Counts
 from corpusmith.schemas.urls import redact_url
 
-LEDGER_FILE_ROWS = 1 << 20
+LEDGER_FILE_ROWS = 1 << 18
 SAMPLES_A_REASON = 24
-VALUES_ROWS = 200_000
+VALUES_ROWS = 100_000
 """Distributions are drawn from all rows up to this many, from a sample by uid beyond."""
 
 ReasonKey = tuple[str, str, str]
@@ -37,8 +37,7 @@ class Harvest:
         counts: where every row went.
         reasons: (step, fate, label) → rows.
         samples: (step, fate, label) → some of them, as dicts; kept rows under ("", "kept", "").
-        values: rows for distributions, with their fate.
-        ledger: tables to be published, in order.
+        values: rows for distributions: fate and `value_columns`.
     """
 
     counts: Counts
@@ -72,12 +71,14 @@ def harvest(
     """
     counts = Counts(rows_in=0, duplicates=duplicates, rows_made=0, kept=0, rejected=0, failed=0, split=0)
     found = Harvest(counts)
+    columns = [FATE.name, *(c.name for c in value_columns(plan))]
     share = min(1.0, VALUES_ROWS / max(1, sum(u.rows for u in units)))
     writer = _LedgerWriter(corpus)
     for unit in units:
         rows = ended_rows(work, plan, flows, unit)
         _count(found, rows, unit)
-        _sample(found, rows, share)
+        _sample(found, rows)
+        found.values.append(_share_of(rows.select([*columns, UID.name]), share))
         writer.add(_ledger_rows(rows))
     return found, writer.close()
 
@@ -100,7 +101,7 @@ def _count(found: Harvest, rows: pa.Table, unit: Unit) -> None:
         setattr(counts, fate.value, getattr(counts, fate.value) + fates.get(fate.value, 0))
 
 
-def _sample(found: Harvest, rows: pa.Table, share: float) -> None:
+def _sample(found: Harvest, rows: pa.Table) -> None:
     keys = list(_reason_keys(rows))
     found.reasons.update(key for key in keys if key[1] in (Fate.REJECTED, Fate.FAILED))
     by_key: dict[ReasonKey, list[int]] = {}
@@ -114,8 +115,24 @@ def _sample(found: Harvest, rows: pa.Table, share: float) -> None:
         held = found.samples.get(key, []) + rows.take(pa.array(best, pa.int64())).to_pylist()
         held.sort(key=lambda row: (row[MEDIA_REF.name] is None, row[UID.name]))
         found.samples[key] = held[:SAMPLES_A_REASON]
-    chosen = [i for i, uid in enumerate(uids) if int(uid[:8], 16) < share * (1 << 32)]
-    found.values.append(rows.take(pa.array(chosen, pa.int64())))
+
+
+def _share_of(rows: pa.Table, share: float) -> pa.Table:
+    """A share of the rows, chosen by uid."""
+    last = f"{int(share * 0xFFFFFFFF):08x}" + "f" * 24
+    return rows.filter(pc.less_equal(rows.column(UID.name), last)).drop_columns([UID.name])
+
+
+def value_columns(plan: Plan) -> list[Column]:
+    """Columns that steps made and that a distribution can show: numbers, flags, short words; no source texts."""
+    source = {c.name for c in plan.source_columns}
+    made = {c.name: c for step in plan.steps for c in step.operator.produces if c.name not in source}
+    return [c for c in made.values() if _is_plain(c.type)]
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return is_number or pa.types.is_boolean(kind) or pa.types.is_string(kind)
 
 
 def _reason_keys(rows: pa.Table) -> Iterator[ReasonKey]:

@@ -232,14 +232,15 @@ class _Run:
         )
 
     def _stream(self, job: StreamJob, source: Source, streamed: _Streamed) -> None:
-        names = " → ".join(step.id for step in job.segment.stream) or "pass on"
-        self.progress.start(names, source.rows)
+        barrier = [job.barrier.step] if job.barrier is not None else []
+        phase = f"stream {job.segment.index + 1} of {len(self.plan.segments)}"
+        self.progress.start(phase, source.rows, steps=[step.id for step in (*barrier, *job.segment.stream)])
         done = set()
         for summary in self.executor.run_stream(job, source.units):
             stats = decode_stats(summary["stats"])
             streamed.add(stats)
             done.add(summary["unit"])
-            self.progress.advance(summary["rows"], drops_of(stats))
+            self.progress.advance(summary["rows"], drops_of(stats), stats)
         self.progress.end()
         missing = [unit.name for unit in source.units if unit.name not in done]
         if missing:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -139,7 +139,7 @@ class Storage:
                 found[i] = bytes(data[offset : offset + ranges[i][1]])
         return [found[i] for i in range(len(ranges))]
 
-    def open(self, path: str) -> IO[bytes]:
+    def open(self, path: str) -> BinaryIO:
         """A seekable file for reading."""
         if self.is_local:
             return Path(self.full(path)).open("rb")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def ray_session(calls_path: Path) -> Iterator[None]:
         include_dashboard=False,
         object_store_memory=256 << 20,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
     yield
     ray.shutdown()

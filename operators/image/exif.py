@@ -63,13 +63,12 @@ def _described(exif: PillowImage.Exif) -> Exif:
     """Orientation, and tags by name. Where and by whom the picture was taken and binary values are left out."""
     from PIL import ExifTags
 
-    orientation = exif.get(_ORIENTATION_TAG)
+    stated: Any = exif.get(_ORIENTATION_TAG)
+    orientation = int(stated) if stated in range(1, 9) else 1
     tags = {**exif, **exif.get_ifd(_EXIF_SUB_IFD)}
     named = {ExifTags.TAGS[tag]: _json_value(value) for tag, value in tags.items() if tag in ExifTags.TAGS}
     shown = {name: value for name, value in named.items() if value is not None and name not in _UNTOLD_TAGS}
-    return Exif(
-        int(orientation) if orientation in range(1, 9) else 1, json.dumps(shown, sort_keys=True) if shown else None
-    )
+    return Exif(orientation, json.dumps(shown, sort_keys=True) if shown else None)
 
 
 def _json_value(value: Any) -> Any:

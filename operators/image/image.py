@@ -29,20 +29,25 @@ _WHITE = 255
 class ImageConfig(Config):
     """Parameters of `image`."""
 
-    size: int = Field(256, ge=1, le=16383, description="pixels: the target of `resize`")
+    size: int = Field(default=256, ge=1, le=16383, description="pixels: the target of `resize`")
     resize: Literal["no", "keep_ratio", "keep_ratio_largest", "center_crop", "border"] = Field(
-        "keep_ratio",
+        default="keep_ratio",
         description="keep_ratio: shorter side to `size`; keep_ratio_largest: longer side to `size`; center_crop: "
         "keep_ratio, then the middle square; border: keep_ratio_largest, then white up to a square; no: as it is",
     )
     only_if_bigger: bool = Field(
-        True, description="leave a picture alone (no crop, no border either) whose side in question is at most `size`"
+        default=True,
+        description="leave a picture alone (no crop, no border either) whose side in question is at most `size`",
     )
-    encode: Literal["jpg", "png", "webp"] = Field("jpg", description="format of the result")
-    quality: int = Field(95, ge=1, le=100, description="quality of jpg and webp, 1 to 100")
-    max_pixels: int = Field(100_000_000, ge=1, description="refuse pictures of more pixels, before decoding")
-    min_side: int = Field(0, ge=0, description="pixels: refuse pictures whose shorter side is less; 0 for no bound")
-    max_aspect_ratio: float = Field(0.0, ge=0.0, description="refuse a longer/shorter side above; 0 for no bound")
+    encode: Literal["jpg", "png", "webp"] = Field(default="jpg", description="format of the result")
+    quality: int = Field(default=95, ge=1, le=100, description="quality of jpg and webp, 1 to 100")
+    max_pixels: int = Field(default=100_000_000, ge=1, description="refuse pictures of more pixels, before decoding")
+    min_side: int = Field(
+        default=0, ge=0, description="pixels: refuse pictures whose shorter side is less; 0 for no bound"
+    )
+    max_aspect_ratio: float = Field(
+        default=0.0, ge=0.0, description="refuse a longer/shorter side above; 0 for no bound"
+    )
 
 
 class Image(AnnotateRows, name="image", version=1):

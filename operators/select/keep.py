@@ -206,7 +206,9 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 def _check_node(node: dict[str, Any], sql: str, names: set[str]) -> None:
     kind = node["class"]
     if not _NODES.fullmatch(kind) or node["type"] == "GROUPING_FUNCTION":
-        raise _refusal(_NODE_WORDS.get(kind, kind.lower()), sql, "use columns, operators and scalar functions alone")
+        raise _refusal(
+            _NODE_WORDS.get(kind) or str(kind).lower(), sql, "use columns, operators and scalar functions alone"
+        )
     if kind == "COLUMN_REF" and node["column_names"][0].lower() not in names:
         raise _refusal(f"{node['column_names'][0]}, which is no column", sql, "a row's fate depends on the row alone")
     if kind == "FUNCTION" and (name := node["function_name"].lower()) not in _harmless_functions():
@@ -260,8 +262,15 @@ def _connection() -> Iterator[Any]:
 def _open() -> Any:
     import duckdb
 
-    closed = ("enable_external_access", "python_enable_replacements", "autoload_known_extensions")
-    connection = duckdb.connect(":memory:", config={"threads": 1} | dict.fromkeys(closed, "false"))
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": 1,
+            "enable_external_access": False,
+            "python_enable_replacements": False,
+            "autoload_known_extensions": False,
+        },
+    )
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET lock_configuration = true")
     return connection

@@ -55,8 +55,9 @@ def list_files(paths: str | Sequence[str]) -> list[SourceFile]:
     """Find input files.
 
     Args:
-        paths: files, folders (searched with all below them for files of a known format; names that start with a dot or
-            an underscore are left out) and patterns (`*`, `**`, `?`, `[…]`), local or as URLs.
+        paths: files, folders, and patterns (`*`, `**`, `?`, `[…]`), local or as URLs. A folder is searched with all
+            below it for files of a known format, those left out whose names start with a dot or an underscore; a
+            pattern matches no file that starts with a dot.
 
     Returns:
         Each file once, sorted by path.
@@ -95,8 +96,8 @@ def _files_at(path: str) -> list[SourceFile]:
 def _list(fs: Any, path: str) -> Iterator[dict[str, Any]]:
     is_web = "http" in fs.protocol
     if has_magic(path) and not is_web and not fs.exists(path):
-        for info in fs.glob(path, detail=True).values():
-            if info["type"] == "file":
+        for name, info in fs.glob(path, detail=True).items():
+            if info["type"] == "file" and not PurePosixPath(name).name.startswith("."):
                 yield info
         return
     info = fs.info(path)

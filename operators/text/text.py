@@ -12,7 +12,8 @@ Most captions are plain ASCII and need only their white space collapsed: these s
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -33,21 +34,23 @@ _INVISIBLE = re.compile(
     "\U000e0000-\U000e007f]"
 )
 _LOOSE_JOINER = re.compile(
-    "(?<![^\x00-\x7f\\s\u200c\u200d])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f\\s\u200c\u200d])"
+    "(?<![^\x00-\x7f\\s\u200c\u200d])[\u200c\u200d]++"
+    "|(?<![\u200c\u200d])[\u200c\u200d]++(?![^\x00-\x7f\\s\u200c\u200d])"
 )
+"""Zero-width (non-)joiners but the first of a run between two visible characters beyond ASCII."""
 _LONG_MARKS = r"(\p{M}{30})\p{M}+"
 
 _EXTENSIONS = (
     "jpe?g|jfif|png|gif|webp|bmp|tiff?|heic|heif|avif|svg|psd|raw|cr2|nef|arw|dng|mp4|m4v|mov|avi|mkv|webm|wmv"
 )
-_CAMERA = (
-    "_?img|_?dsc[nfi]?|_?mg|dscpdc|imag|imgp|pict?|p|pxl|mvimg|vid|mov|mvi|gopr|gp|gx|dji|sam|cimg|hpim|kif|wp|pano|burst"
-    "|fullsizerender|screen ?shot|scan|image|images|photo|picture|pic|untitled|unnamed|download|file|capture|thumbnail"
+_NUMBERED = (
+    "_?img|_?dsc[nfi]?|_?mg|imag|imgp|pict?|pxl|mvimg|vid|mov|mvi|gopr|dji|sam|cimg|hpim|kif|pano|burst|fullsizerender"
+    "|screen ?shot|scan|images?|photo|picture|untitled|unnamed|download|file|capture|thumbnail"
 )
 _FILENAME = (
     rf"(?is)^(.+\.({_EXTENSIONS})"
-    rf"|({_CAMERA})[-_ ]?[0-9][-_ .:()~0-9]*([-_ ]?(hdr|edit|edited|copy|small|large|thumb|[a-z]))?"
-    r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}|[0-9]{6,}([-_][0-9]+)*([-_][a-z])?)$"
+    rf"|({_NUMBERED})[-_ ]?[0-9]{{2,}}([-_ .:()~0-9]| at )*([-_ ]?(hdr|edit|edited|copy|small|large|thumb|[a-z]))?"
+    r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}|p?[0-9]{6,}([-_][0-9]+)*([-_][a-z])?)$"
 )
 """The whole text is a name with a media extension, a camera's or program's numbered name, a UUID, a hash or digits."""
 
@@ -56,8 +59,8 @@ class Text(Annotate, name="text", version=1):
     """Clean the caption (entities, mojibake, invisible characters, white space) and measure it."""
 
     class Config(BaseConfig):
-        column: str = Field(CAPTION.name, description="column that holds the text")
-        fix: bool = Field(True, description="replace the text by its cleaned form; false: only measure it")
+        column: str = Field(default=CAPTION.name, description="column that holds the text")
+        fix: bool = Field(default=True, description="replace the text by its cleaned form; false: only measure it")
 
     stored = False
     isolated = False
@@ -93,7 +96,8 @@ class Text(Annotate, name="text", version=1):
         original = batch.column(self.config.column).cast(pa.string()).combine_chunks()
         original.validate(full=True)
         text = clean(original) if self.config.fix else original
-        values = [*((text, original) if self.config.fix else ()), pc.utf8_length(text), *_measures(text)]
+        measures = _measures(text if self.config.fix else _collapsed(text))
+        values = [*((text, original) if self.config.fix else ()), pc.utf8_length(text), *measures]
         return Part({column.name: value for column, value in zip(self.produces, values, strict=True)})
 
 
@@ -101,29 +105,28 @@ def clean(texts: pa.Array) -> pa.Array:
     """Cleaned texts (string array); null stays null."""
     needs_fixing = pc.fill_null(pc.match_substring_regex(texts, _NEEDS_FIXING), False)
     if pc.any(needs_fixing).as_py():
-        fixed = pa.array([_fixed(text) for text in texts.filter(needs_fixing).to_pylist()], pa.string())
+        fix = _fixer()
+        fixed = pa.array([fix(text) for text in texts.filter(needs_fixing).to_pylist()], pa.string())
         fixed = pc.utf8_normalize(pc.replace_substring_regex(fixed, _LONG_MARKS, r"\1"), form="NFC")
         texts = pc.replace_with_mask(texts, needs_fixing, fixed)
     return _collapsed(texts)
 
 
-def _fixed(text: str) -> str:
-    from ftfy import fix_text
-    from ftfy.fixes import unescape_html
+@cache
+def _fixer() -> Callable[[str], str]:
+    """What needs Python, for one text: entities, mojibake, control and invisible characters."""
+    from ftfy import TextFixerConfig, fix_encoding
+    from ftfy.fixes import fix_c1_controls, fix_surrogates, remove_terminal_escapes, unescape_html
 
-    text = unescape_html(unescape_html(text)).translate(_ASCII_SPACES)
-    text = _INVISIBLE.sub("", fix_text(text, **_FTFY))
-    return _LOOSE_JOINER.sub("", text)
+    config = TextFixerConfig(explain=False)
 
+    def fix(text: str) -> str:
+        text = unescape_html(unescape_html(text)) if "&" in text else text
+        text = fix_surrogates(fix_c1_controls(fix_encoding(text.translate(_ASCII_SPACES), config)))
+        text = _INVISIBLE.sub("", remove_terminal_escapes(text))
+        return _LOOSE_JOINER.sub("", text) if "\u200c" in text or "\u200d" in text else text
 
-_FTFY: dict[str, Any] = {
-    "unescape_html": False,
-    "fix_latin_ligatures": False,
-    "fix_character_width": False,
-    "uncurl_quotes": False,
-    "normalization": None,
-    "explain": False,
-}
+    return fix
 
 
 def _collapsed(texts: pa.Array) -> pa.Array:
@@ -132,8 +135,7 @@ def _collapsed(texts: pa.Array) -> pa.Array:
 
 
 def _measures(texts: pa.Array) -> tuple[pa.Array, ...]:
-    """Word count, alphanumeric ratio, repetition and whether it is a file's name, of each text; null for null."""
-    texts = _collapsed(texts)
+    """Word count, alphanumeric ratio, repetition and whether it is a file's name, of texts between single spaces."""
     spaces = pc.count_substring(texts, " ")
     words = pc.if_else(pc.equal(texts, ""), 0, pc.add(spaces, 1)).cast(pa.int32())
     letters = pc.utf8_length(pc.replace_substring_regex(texts, r"[^\p{L}\p{M}\p{N}]+", ""))

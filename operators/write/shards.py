@@ -62,10 +62,10 @@ class ShardsConfig(contract.Config):
     """How the kept samples are cut into shards."""
 
     samples_per_shard: int = Field(
-        10_000, ge=1, le=1_000_000, description="samples in a shard at most; shards are balanced below it"
+        default=10_000, ge=1, le=1_000_000, description="samples in a shard at most; shards are balanced below it"
     )
-    shard_digits: int = Field(5, ge=1, le=10, description="digits of a shard's number, in file names and keys")
-    compression_level: int = Field(3, ge=1, le=19, description="zstd level of the Parquet files")
+    shard_digits: int = Field(default=5, ge=1, le=10, description="digits of a shard's number, in file names and keys")
+    compression_level: int = Field(default=3, ge=1, le=19, description="zstd level of the Parquet files")
 
 
 class Shards(Write, name="shards", version=1):

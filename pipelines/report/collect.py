@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmith.pipelines.harvest import Harvest, ReasonKey
+from corpusmith.pipelines.harvest import Harvest, ReasonKey, value_columns
 from corpusmith.pipelines.plan import Plan
 from corpusmith.pipelines.report.data import (
     BalanceFacts,
@@ -25,7 +25,7 @@ from corpusmith.pipelines.report.data import (
 from corpusmith.pipelines.report.render import render_report
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.units import StepStats, load_media
-from corpusmith.schemas.columns import CAPTION, FATE, MEDIA_REF, SOURCE_UID, UID, URL, Column
+from corpusmith.schemas.columns import CAPTION, FATE, MEDIA_REF, UID, URL
 from corpusmith.schemas.fates import Fate
 from corpusmith.schemas.manifest import Manifest
 from corpusmith.schemas.recipe import RecipeSpec, recipe_yaml
@@ -139,20 +139,13 @@ def _card(row: Mapping[str, Any], picture: bytes | None, key: ReasonKey | None) 
 
 
 def _values(facts: RunFacts) -> pa.Table:
-    return pa.concat_tables([facts.plan.segments[-1].schema.empty_table(), *facts.harvest.values])
-
-
-def _shown_columns(plan: Plan) -> list[Column]:
-    hidden = {UID.name, SOURCE_UID.name}
-    made = [c for step in plan.steps for c in step.operator.produces]
-    columns = {c.name: c for c in made if c.name not in hidden}
-    present = {f.name for f in plan.segments[-1].schema}
-    return [c for c in columns.values() if c.name in present]
+    schema = pa.schema([pa.field(c.name, c.type) for c in (FATE, *value_columns(facts.plan))])
+    return pa.concat_tables([schema.empty_table(), *facts.harvest.values])
 
 
 def _histograms(plan: Plan, values: pa.Table) -> Iterator[Histogram]:
     kept = pc.equal(values.column(FATE.name), Fate.KEPT.value).to_numpy(zero_copy_only=False).astype(bool)
-    numeric = [c for c in _shown_columns(plan) if pa.types.is_integer(c.type) or pa.types.is_floating(c.type)]
+    numeric = [c for c in value_columns(plan) if pa.types.is_integer(c.type) or pa.types.is_floating(c.type)]
     for column in numeric[:MAX_DISTRIBUTIONS]:
         array = pc.cast(values.column(column.name), pa.float64()).to_numpy(zero_copy_only=False)
         finite = np.isfinite(array)
@@ -173,7 +166,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
 
 def _categories(plan: Plan, values: pa.Table) -> Iterator[Categories]:
     kept = pc.equal(values.column(FATE.name), Fate.KEPT.value)
-    for column in _shown_columns(plan):
+    for column in value_columns(plan):
         if not (pa.types.is_string(column.type) or pa.types.is_boolean(column.type)):
             continue
         texts = pc.cast(values.column(column.name), pa.string())
