@@ -167,6 +167,11 @@ class Operator(ABC):
         if reserved:
             raise TypeError(f"operator {self.name!r} produces reserved columns: {', '.join(sorted(reserved))}")
 
+    @final
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: never what setup() took."""
+        return {"config": self.config, "seed": self.seed}
+
     @property
     @abstractmethod
     def requires(self) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ class AnnotateRunner:
         self._cell = IsolatedOperator(self.operator, slots=slots) if self.operator.isolated else None
         self._ready = False
         self._told_busy_s = 0.0
+        self._clock = time.perf_counter if self.operator.resources.waits else time.thread_time
         self._setup_lock = threading.Lock()
 
     def _set_up(self) -> None:
@@ -189,7 +190,7 @@ class AnnotateRunner:
             batch = with_media(batch, unit.storage)
         given = batch.select([n for n in (UID.name, *self.operator.requires) if n in batch.schema.names])
         count = unit.count(self.step.id)
-        started = time.perf_counter()
+        started = self._clock()
         for part in self._parts(given):
             count.time_s += self._spent(started)
             rows = part.rows if part.rows is not None else range(batch.num_rows)
@@ -199,12 +200,12 @@ class AnnotateRunner:
             if digests is not None:
                 unit.add_results(self.step.id, self._result_table(table, digests.take(positions), errors))
             yield self._settle(table, *_outcome_arrays(errors), unit)
-            started = time.perf_counter()
+            started = self._clock()
 
     def _spent(self, started: float) -> float:
-        """Seconds of the operator's own time; waiting for a child process that is busy with other rows is none."""
+        """Seconds of the operator's own time; waiting for a core, or a child process busy with other rows, is none."""
         if self._cell is None:
-            return time.perf_counter() - started
+            return self._clock() - started
         with self._setup_lock:
             busy_s = self._cell.busy_s
             spent, self._told_busy_s = busy_s - self._told_busy_s, busy_s

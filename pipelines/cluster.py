@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import pickle
 import platform
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import groupby
@@ -34,7 +35,8 @@ from corpusmith.schemas.errors import UserError
 TASK_RETRIES = 3
 STREAM_ATTEMPTS = 4
 OBJECT_STORE_BYTES = 1 << 30
-ACTOR_START_TIMEOUT_S = 300
+
+_log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,9 +51,13 @@ class RayExecutor:
         self._owned = not ray.is_initialized()
         if self._owned:
             _connect(address, cpus)
-        self.cpus = int(ray.cluster_resources().get("CPU", 1))
         if address is not None:
             _compare_versions()
+
+    @property
+    def cpus(self) -> int:
+        """Cores of all nodes that are alive now."""
+        return max(1, int(sum(node.get("CPU", 0) for node in _nodes())))
 
     def run_stream(self, job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
         """See Executor."""
@@ -59,16 +65,15 @@ class RayExecutor:
         for attempt in range(STREAM_ATTEMPTS):
             before = len(pending)
             try:
-                for summary in _run_once(job, list(pending.values()), self.cpus):
+                for summary in _run_once(job, list(pending.values())):
                     if pending.pop(summary["unit"], None) is not None:
                         yield summary
-            except ray.exceptions.RayTaskError as error:
-                raise _cause(error) from None
             except ray.exceptions.RayError as error:
+                _raise_if_own(error)
                 stuck = attempt > 0 and len(pending) == before
                 if stuck or attempt == STREAM_ATTEMPTS - 1:
-                    raise _lost(error, len(pending)) from error
-                logging.getLogger(__name__).warning("workers were lost, %d units run again: %s", len(pending), error)
+                    raise _lost(error, f"{len(pending)} units") from error
+                _log.warning("workers were lost, %d units run again: %s", len(pending), _first_line(error))
             if not pending:
                 return
         raise UserError(
@@ -80,14 +85,16 @@ class RayExecutor:
         remote = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(lambda item: task(item))
         waiting = list(items)
         running: list[Any] = []
+        ahead = 2 * self.cpus
         while waiting or running:
-            while waiting and len(running) < 2 * self.cpus:
+            while waiting and len(running) < ahead:
                 running.append(remote.remote(waiting.pop(0)))
             finished, running = ray.wait(running)
             try:
                 yield from ray.get(finished)
-            except ray.exceptions.RayTaskError as error:
-                raise _cause(error) from None
+            except ray.exceptions.RayError as error:
+                _raise_if_own(error)
+                raise _lost(error, f"{len(waiting) + len(running) + 1} tasks") from error
 
     def close(self) -> None:
         """Stop the Ray that was started or joined for this run."""
@@ -108,9 +115,10 @@ def _connect(address: str | None, cpus: int | None) -> None:
         }
     try:
         ray.init(address=address or "local", **options)
-    except ConnectionError as error:
+    except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"no Ray cluster answers at {address}: {error}", hint="check --address; leave it out to run on this machine"
+            f"no Ray cluster to be used at {address or 'this machine'}: {_first_line(error)}",
+            hint="check --address, and that its nodes run this Python and Ray; leave it out to run on this machine",
         ) from error
 
 
@@ -118,17 +126,21 @@ def _compare_versions() -> None:
     """Refuse a cluster whose nodes run another corpusmith, Python or Arrow than this process."""
     here = _versions()
     probe = ray.remote(num_cpus=0)(_versions)
-    for node in ray.nodes():
-        if not node["Alive"]:
-            continue
-        strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    answers = {
+        node["NodeManagerAddress"]: probe.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    for address, answer in answers.items():
         try:
-            there = ray.get(probe.options(scheduling_strategy=strategy).remote())
-        except ray.exceptions.RayTaskError as error:
-            there = {"corpusmith": f"not importable ({_cause(error)})"}
+            there = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            there = f"no corpusmith that could be asked ({_first_line(error)})"
         if there != here:
             raise UserError(
-                f"node {node['NodeManagerAddress']} runs {there}, this process {here}",
+                f"node {address} runs {there}, this process {here}",
                 hint="install the same corpusmith wheel and constraints.txt on every node",
             )
 
@@ -137,16 +149,25 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("corpusmith", "pyarrow")} | {"python": platform.python_version()}
 
 
-def _cause(error: ray.exceptions.RayTaskError) -> BaseException:
-    return error.cause if isinstance(error.cause, Exception) else error
+def _raise_if_own(error: ray.exceptions.RayError) -> None:
+    """Raise what our own code raised in a worker; return if Ray lost the worker, or something that it held."""
+    if not isinstance(error, ray.exceptions.RayTaskError):
+        return
+    # a cause that cannot travel comes as a bare RayError
+    if not isinstance(error.cause, ray.exceptions.RayError) or type(error.cause) is ray.exceptions.RayError:
+        raise (error.cause if isinstance(error.cause, Exception) else error) from None
 
 
-def _lost(error: BaseException, units: int) -> UserError:
+def _lost(error: BaseException, what: str) -> UserError:
     return UserError(
-        f"Ray lost its workers time and again, {units} units are not done: {error}",
+        f"Ray lost its workers time and again, {what} are not done: {_first_line(error)}",
         hint="a step that kills its worker should be isolated (see the operator's `isolated`); memory may be short: "
         "fewer --cpus, or more memory. What was published is safe, and the same command goes on",
     )
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
 def _stages(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
@@ -157,9 +178,9 @@ def _stages(steps: Sequence[Step]) -> list[tuple[Step, ...]]:
 class _StageActor:
     """A worker of one stage, as Ray Data holds it."""
 
-    def __init__(self, pickled: bytes, first: bool, last: bool) -> None:
+    def __init__(self, pickled: bytes) -> None:
         job, steps = pickle.loads(pickled)
-        self._worker = StreamWorker(job, steps, first=first, last=last)
+        self._worker = StreamWorker(job, steps)
 
     def __call__(self, block: pa.Table) -> pa.Table:
         (row,) = block.to_pylist()
@@ -177,19 +198,19 @@ class _StageActor:
         )
 
 
-def _run_once(job: StreamJob, units: Sequence[Unit], cpus: int) -> Iterator[dict[str, Any]]:
+def _run_once(job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = None  # one block out for each block in: a unit stays one unit
-    context.wait_for_min_actors_s = ACTOR_START_TIMEOUT_S
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.wait_for_min_actors_s = -1  # work with the workers that have come: a lost node's may never come again
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as an error is raised as well
+    stages = _stages(job.segment.stream)
+    options = [_stage_options(steps, len(units), stages) for steps in stages]
     blocks = [pa.table({"unit": [unit.to_json()]}) for unit in units]
     dataset = ray.data.from_blocks(blocks)
-    stages = _stages(job.segment.stream)
     operators = [step.operator for step in job.segment.stream]
-    for number, steps in enumerate(stages):
-        ends = (number == 0, number == len(stages) - 1)
+    for steps, resources in zip(stages, options, strict=True):
         with warnings.catch_warnings():
             # restarts and retries without end are Ray Data's default, and this is the only way to bound them
             warnings.simplefilter("ignore", category=DeprecationWarning)
@@ -197,26 +218,30 @@ def _run_once(job: StreamJob, units: Sequence[Unit], cpus: int) -> Iterator[dict
                 _StageActor,
                 batch_size=1,
                 batch_format="pyarrow",
-                fn_constructor_args=(pickled_by_value((job, steps), operators), *ends),
-                **_stage_options(steps, cpus, len(units), len(stages)),
+                fn_constructor_args=(pickled_by_value((job, steps), operators),),
+                **resources,
             )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for text in batch.column("summary").to_pylist():
             yield json.loads(text)
 
 
-def _stage_options(steps: Sequence[Step], cpus: int, units: int, stages: int) -> dict[str, Any]:
-    """Actor pool of a stage: as many workers as its cores allow, many units in each when it waits."""
-    needs = [s.operator.resources for s in steps]
-    stage_cpus = max([r.cpus for r in needs], default=1.0)
-    gpus = max([r.gpus for r in needs], default=0.0)
-    memory = max([r.memory_bytes for r in needs], default=0)
-    share = cpus if stages == 1 else max(1, cpus - (stages - 1))
+def _stage_options(steps: Sequence[Step], units: int, stages: Sequence[tuple[Step, ...]]) -> dict[str, Any]:
+    """Actor pool of a stage: as many workers as its cores or cards allow, many units in each when it waits.
+
+    Stages without a card share the cores by claiming less of one each, so that none starves another of its workers;
+    those with a card claim no core: the card bounds them.
+    """
+    nodes = _nodes()
+    gpus, memory = _most(steps, "gpus"), int(_most(steps, "memory_bytes"))
     if gpus:
-        size = max(1, int(ray.cluster_resources().get("GPU", 0) / gpus))
-        stage_cpus = min(stage_cpus, 0.5)
+        size, claim = int(sum(node.get("GPU", 0) for node in nodes) / gpus), 0.0
     else:
-        size = max(1, int(share / stage_cpus))
+        cores = min(_most(steps, "cpus") or 1.0, max(node.get("CPU", 0) for node in nodes))
+        sharing = sum(not _most(stage, "gpus") for stage in stages)
+        size = int(sum(node.get("CPU", 0) for node in nodes) / cores)
+        claim = math.floor(cores / sharing * 1e4) / 1e4
+    _check_fits(nodes, steps, {"CPU": claim, "GPU": gpus, "memory": memory})
     inside = WAITING_UNITS if waits(steps) else 1
     options: dict[str, Any] = {
         "compute": ray.data.ActorPoolStrategy(
@@ -225,11 +250,31 @@ def _stage_options(steps: Sequence[Step], cpus: int, units: int, stages: int) ->
             max_concurrent_calls_per_actor=inside,
             enable_true_multi_threading=inside > 1,
         ),
-        "num_cpus": stage_cpus,
+        "num_cpus": claim,
         "max_restarts": TASK_RETRIES,
         "max_task_retries": TASK_RETRIES,
     }
     return options | ({"num_gpus": gpus} if gpus else {}) | ({"memory": memory} if memory else {})
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each living node has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _most(steps: Sequence[Step], resource: str) -> float:
+    return max([getattr(step.operator.resources, resource) for step in steps], default=0.0)
+
+
+def _check_fits(nodes: Sequence[Mapping[str, float]], steps: Sequence[Step], claim: Mapping[str, float]) -> None:
+    """Refuse what no node could ever run: Ray would wait for such a node without end."""
+    if any(all(node.get(name, 0) >= amount for name, amount in claim.items()) for node in nodes):
+        return
+    wanted = ", ".join(f"{amount:g} {name}" for name, amount in claim.items() if amount)
+    raise UserError(
+        f"no node of this Ray has what the steps {', '.join(s.id for s in steps)} need: {wanted}",
+        hint="add such a node, or give the steps other parameters",
+    )
 
 
 def _decode(row: dict[str, Any]) -> InFlight:

@@ -2,12 +2,14 @@
 
 An object that names host, process and time, refreshed while the run lives. It is taken over when its process is gone
 from this host, or when it was not refreshed for a while (a machine that was lost). On a file system it is created
-exclusively; object stores offer no such thing everywhere, so there the writer waits a moment and looks whose it is.
+exclusively; object stores offer no such thing everywhere, and taking over is a replacement on both, so there the
+writer waits a moment and looks whose it is.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import socket
@@ -18,7 +20,7 @@ from types import TracebackType
 
 import psutil
 
-from corpusmith.pipelines.storage import Storage
+from corpusmith.pipelines.storage import TEMPORARY_PREFIX, Storage
 from corpusmith.schemas.errors import UserError
 
 REFRESH_EVERY_S = 10.0
@@ -31,7 +33,7 @@ class CorpusLock:
     """Context manager that holds the lock of the corpus whose work folder is `work`.
 
     Raises:
-        UserError: another run holds it; says which.
+        UserError: another run holds it; says which. Or the work folder cannot be written.
     """
 
     def __init__(self, work: Storage) -> None:
@@ -45,31 +47,27 @@ class CorpusLock:
             if self._try_to_take():
                 self._thread.start()
                 return self
-        raise self._refusal(self._holder() or {})
+        raise self._refusal(_holder(self._work) or {})
 
     def _try_to_take(self) -> bool:
-        holder = self._holder()
+        holder = _holder(self._work)
         if holder is not None and not _is_gone(holder):
             raise self._refusal(holder)
-        if self._work.is_local:
-            if holder is not None:
-                self._work.delete(_PATH)
+        if holder is None and self._work.is_local:
             return self._create_exclusively()
         self._work.publish(_PATH, self._content())
         time.sleep(SETTLE_S)
         return self._is_mine()
 
     def _create_exclusively(self) -> bool:
-        path = Path(self._work.full(_PATH))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".tmp-{self._token}")
-        draft.write_bytes(self._content())
+        draft = f"{TEMPORARY_PREFIX}{self._token}"
+        self._work.publish(draft, self._content())
         try:
-            os.link(draft, path)
+            os.link(self._work.full(draft), self._work.full(_PATH))
         except FileExistsError:
             return False
         finally:
-            draft.unlink()
+            self._work.delete(draft)
         return True
 
     def __exit__(
@@ -82,8 +80,12 @@ class CorpusLock:
 
     def _refresh(self) -> None:
         while not self._stop.wait(REFRESH_EVERY_S):
-            if self._is_mine():
-                self._work.publish(_PATH, self._content())
+            try:
+                if self._is_mine():
+                    self._work.publish(_PATH, self._content())
+            except (OSError, UserError) as error:
+                # a full disk is told by the run itself; the next refresh may succeed
+                logging.getLogger(__name__).debug("the lock could not be refreshed: %s", error)
 
     def _content(self) -> bytes:
         process = psutil.Process()
@@ -97,16 +99,8 @@ class CorpusLock:
             }
         ).encode()
 
-    def _holder(self) -> dict | None:
-        try:
-            return json.loads(self._work.read(_PATH))
-        except FileNotFoundError:
-            return None
-        except ValueError:
-            return {}
-
     def _is_mine(self) -> bool:
-        return (self._holder() or {}).get("token") == self._token
+        return (_holder(self._work) or {}).get("token") == self._token
 
     def _refusal(self, holder: dict) -> UserError:
         return UserError(
@@ -114,6 +108,25 @@ class CorpusLock:
             where=self._work.root,
             hint="wait for it, stop it, or choose another --output; the lock of a dead run is taken over by itself",
         )
+
+
+def lock_text(work: Storage) -> str | None:
+    """Who holds the lock of a work folder, in words; None while nobody does."""
+    holder = _holder(work)
+    if holder is None:
+        return None
+    if _is_gone(holder):
+        return f"the last run ended without a word: process {holder.get('pid')} on {holder.get('host')} is gone"
+    return f"a run is at work on it: process {holder.get('pid')} on {holder.get('host')}"
+
+
+def _holder(work: Storage) -> dict | None:
+    try:
+        return json.loads(work.read(_PATH))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError:
+        return {}
 
 
 def _is_gone(holder: dict) -> bool:

@@ -96,7 +96,8 @@ class Progress:
         self._quiet = quiet
         self._is_live = self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._console = Console(file=self._stream, force_terminal=self._is_live, highlight=False)
-        self._lock = threading.Lock()
+        # re-entrant: an interrupt's message is printed by whatever thread was at it
+        self._lock = threading.RLock()
         self._phase: _Phase | None = None
         self._live: Live | None = None
         self._stop = threading.Event()

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 
-from corpusmith.pipelines.run import RECIPE_PATH, WORK_FOLDER, read_manifest
+from corpusmith.pipelines.describe import size_text
+from corpusmith.pipelines.lock import lock_text
+from corpusmith.pipelines.run import RECIPE_PATH, WORK_FOLDER
 from corpusmith.pipelines.state import ERROR
 from corpusmith.pipelines.storage import Storage
+from corpusmith.pipelines.verify import finished_manifest
+from corpusmith.schemas.errors import UserError
+from corpusmith.schemas.manifest import MANIFEST_PATH, Manifest
 
 
 def corpus_status(corpus: Storage) -> Iterator[str]:
-    """Lines that say whether the corpus is finished, who works on it, and what each step has published."""
+    """Lines that say whether the corpus is finished, who works on it, and what each step has published.
+
+    Raises:
+        UserError: no run was ever started here.
+    """
     work = corpus.below(WORK_FOLDER)
-    manifest = read_manifest(corpus)
-    if manifest is not None:
-        counts = manifest.counts
-        yield f"{manifest.corpus}: finished {manifest.created}, {len(manifest.shards)} shards"
-        yield f"  {counts.rows_in:,} rows in, {counts.rows_made:,} made, {counts.duplicates:,} duplicates"
-        yield f"  {counts.kept:,} kept, {counts.rejected:,} rejected, {counts.failed:,} failed, {counts.split:,} split"
-        yield from (f"  {removal.samples:,} samples removed {removal.at}" for removal in manifest.removals)
+    if corpus.exists(MANIFEST_PATH):
+        yield from _finished(finished_manifest(corpus))
     elif work.exists(RECIPE_PATH):
-        yield "not finished: run the recipe again to go on"
+        yield "not finished: the same `corpusmith run` goes on with it"
     else:
-        yield "no corpus here"
-    if work.exists("lock.json"):
-        holder = json.loads(work.read("lock.json"))
-        yield f"locked by process {holder.get('pid')} on {holder.get('host')}"
+        raise UserError(
+            "there is no corpus here, and no run was started", where=corpus.root, hint="start one with `corpusmith run`"
+        )
+    held = lock_text(work)
+    if held is not None:
+        yield held
     yield from _published(work)
+
+
+def _finished(manifest: Manifest) -> Iterator[str]:
+    counts = manifest.counts
+    size = sum(f.size_bytes for shard in manifest.shards for f in shard.files.values())
+    yield f"{manifest.corpus}: finished {manifest.created}, {len(manifest.shards):,} shards, {size_text(size)}"
+    yield f"  {counts.rows_in:,} rows in, {counts.rows_made:,} made, {counts.duplicates:,} duplicates counted apart"
+    yield f"  {counts.kept:,} kept, {counts.rejected:,} rejected, {counts.failed:,} failed, {counts.split:,} split"
+    for removal in manifest.removals:
+        yield f"  {removal.samples:,} samples removed {removal.at}"
 
 
 def _published(work: Storage) -> Iterator[str]:
@@ -43,7 +58,9 @@ def _published(work: Storage) -> Iterator[str]:
         sizes[folder] += entry.size
     for entry in work.list("media"):
         sizes[entry.path.split("/")[1]] += entry.size
-    if rows:
-        yield "published results (step-fingerprint: rows, failures among them, size with media)"
-    for folder in sorted(rows):
-        yield f"  {folder}: {rows[folder]:,}, {failed[folder]:,}, {sizes[folder] / 1e6:.1f} MB"
+    if sizes:
+        yield "published results, by operator and fingerprint"
+    width = max(map(len, sizes), default=0)
+    for folder in sorted(sizes):
+        failures = f", {failed[folder]:,} of them failures" if failed[folder] else ""
+        yield f"  {folder:<{width}}  {rows[folder]:>9,} rows, {size_text(sizes[folder])}{failures}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -210,6 +211,6 @@ def _slices(texts: pa.Array | pa.ChunkedArray) -> Iterator[tuple[int, pa.Array]]
         lengths = pc.fill_null(pc.binary_length(chunk), 0).to_numpy(zero_copy_only=False)
         runs = np.cumsum(lengths, dtype=np.int64) // _SLICE_BYTES
         cuts = [0, *(np.flatnonzero(np.diff(runs)) + 1).tolist(), len(chunk)]
-        for start, end in zip(cuts, cuts[1:], strict=False):
+        for start, end in pairwise(cuts):
             yield first_row + start, chunk.slice(start, end - start)
         first_row += len(chunk)

@@ -23,7 +23,7 @@ from corpusmith.schemas.fates import RowFailed
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
 
-_OVERSAMPLING = 1.75
+_OVERSAMPLING = 2.0
 """How much larger than asked a shrunk JPEG stays: with less, the two steps together blur more than one step would."""
 _PNG_BIT_DEPTH = 24
 _SIGNS_OF_TRUNCATION = ("truncated", "premature end of jpeg", "unexpected end", "eoferror")

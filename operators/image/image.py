@@ -42,12 +42,8 @@ class ImageConfig(Config):
     encode: Literal["jpg", "png", "webp"] = Field(default="jpg", description="format of the result")
     quality: int = Field(default=95, ge=1, le=100, description="quality of jpg and webp, 1 to 100")
     max_pixels: int = Field(default=100_000_000, ge=1, description="refuse pictures of more pixels, before decoding")
-    min_side: int = Field(
-        default=0, ge=0, description="pixels: refuse pictures whose shorter side is less; 0 for no bound"
-    )
-    max_aspect_ratio: float = Field(
-        default=0.0, ge=0.0, description="refuse a longer/shorter side above; 0 for no bound"
-    )
+    min_side: int = Field(default=0, ge=0, description="pixels: refuse pictures with a shorter side below; 0: no bound")
+    max_aspect_ratio: float = Field(default=0.0, ge=0.0, description="refuse a longer/shorter side above; 0: no bound")
 
 
 class Image(AnnotateRows, name="image", version=1):

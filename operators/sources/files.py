@@ -43,7 +43,8 @@ class SourceFile:
     Args:
         path: local path, or URL with its protocol.
         size: bytes as stored.
-        stamp: what changes when the content does: a checksum or a time of change, as the file system gives it.
+        stamp: what changes when the content does: a checksum or a time of change, as the file system gives it; empty
+            where it gives neither, as some web servers do.
     """
 
     path: str
@@ -157,15 +158,16 @@ def label(path: str) -> str:
 
 
 @contextmanager
-def open_stored(path: str) -> Iterator[IO[bytes]]:
-    """The bytes of a file as stored, seekable.
+def open_stored(path: str, *, is_seekable: bool = True) -> Iterator[IO[bytes]]:
+    """The bytes of a file as stored; read from start to end only, a web server need not know ranges.
 
     Raises:
         UserError: the file cannot be opened or read.
     """
     with _readable(path):
         fs, inner = fsspec.core.url_to_fs(path)
-        with fs.open(inner, "rb") as stream:
+        options = {} if is_seekable or "http" not in fs.protocol else {"block_size": 0}
+        with fs.open(inner, "rb", **options) as stream:
             yield stream
 
 
@@ -176,7 +178,7 @@ def open_unpacked(path: str) -> Iterator[Any]:
     Raises:
         UserError: the file cannot be opened, read or decompressed.
     """
-    with open_stored(path) as stored:
+    with open_stored(path, is_seekable=False) as stored:
         suffix = PurePosixPath(_name(path)).suffix
         if suffix == ".zst":
             yield pa.CompressedInputStream(pa.PythonFile(stored, "r"), "zstd")
@@ -191,7 +193,7 @@ def open_unpacked(path: str) -> Iterator[Any]:
 def _readable(path: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, pa.ArrowException, ImportError) as error:
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error, pa.ArrowException, ImportError) as error:
         told = str(error).replace(path, shown(path))
         hint = "it is damaged, cut short, or not what its name says; leave it out or fetch it again"
         raise UserError(f"cannot be read: {type(error).__name__}: {told}", where=shown(path), hint=hint) from error

@@ -27,7 +27,7 @@ class Language(Annotate, name="language", version=1):
         column: str = Field(default=CAPTION.name, description="column that holds the text")
         min_letters: int = Field(default=1, ge=1, description='texts with fewer letters are "und"')
         languages: tuple[str, ...] = Field(
-            (),
+            default=(),
             description="ISO 639 codes to choose among; none for all that the model knows. Short texts gain from few",
         )
 

@@ -472,8 +472,8 @@ def test_speed() -> None:
     decision = operator.decide(table)
     took_s = []
     for _ in range(5):
-        started = time.perf_counter()
+        started = time.process_time()
         decision = operator.decide(table)
-        took_s.append(time.perf_counter() - started)
+        took_s.append(time.process_time() - started)
     assert len(decision.reasons) > count // 2
     assert min(took_s) < 0.2

@@ -197,14 +197,14 @@ def test_long_hostile_texts_take_linear_time() -> None:
         "\x1b[" * 25_000,
         "a " * 25_000,
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     run(bombs)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_speed() -> None:
     texts: list[str | None] = [f"A photo of a brown dog number {i} in the garden" for i in range(10_000)]
     run(texts[:10])
-    started = time.perf_counter()
+    started = time.process_time()
     run(texts)
-    assert len(texts) / (time.perf_counter() - started) > 20_000
+    assert len(texts) / (time.process_time() - started) > 20_000

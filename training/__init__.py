@@ -1,0 +1,1 @@
+"""The independent judge: trains on shards and knows nothing of how they were made."""
