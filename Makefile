@@ -46,11 +46,11 @@ types: $(DEV_READY) links ## check types alone
 
 # Type checkers find corpusmith.ROOM here: the rooms lie at the top level, and only the installer maps their names.
 links:
-	@mkdir -p .links/corpusmith
-	@for room in $(ROOMS); do ln -sfn "../../$$room" ".links/corpusmith/$$room"; done
+	@mkdir -p links/corpusmith
+	@for room in $(ROOMS); do ln -sfn "../../$$room" "links/corpusmith/$$room"; done
 
 clean: ## remove caches, builds, links and the demo; .venv stays
-	rm -rf .links .pytest_cache .ruff_cache .hypothesis build dist *.egg-info demo
+	rm -rf links .pytest_cache .ruff_cache .hypothesis build dist *.egg-info demo
 	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is written after a complete install only, so that a stopped one goes on at the next call. What pip was

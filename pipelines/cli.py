@@ -33,7 +33,16 @@ GRACE_S = 5.0
 """After ctrl-C, what workers have in hand is given this long to be published."""
 
 _OBSTACLES = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENAMETOOLONG,
+    }
 )
 """Errors of the file system that are no bug: there is no room, or no right to write."""
 
@@ -83,11 +92,15 @@ CorpusArgument = Annotated[
 ]
 InputOption = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="PATH", help="Input: file, folder, pattern or URL. Repeatable.", show_default=False),
+    typer.Option(
+        "--input", metavar="PATH", help="Input: file, folder, pattern or URL. Repeatable.", show_default=False
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change the recipe: image.size=384. Repeatable.", show_default=False),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change the recipe: image.size=384. Repeatable.", show_default=False
+    ),
 ]
 OutputOption = Annotated[
     str | None,
@@ -309,9 +322,7 @@ def retry(
 @app.command(short_help="Remove results and left-overs that are of no more use.")
 def clean(
     corpus: CorpusArgument,
-    staging: Annotated[
-        bool, typer.Option("--staging", help="Staged media, too; a later run makes it again.")
-    ] = False,
+    staging: Annotated[bool, typer.Option("--staging", help="Staged media, too; a later run makes it again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Remove results of old parameters and left-overs of killed runs; the corpus itself stays as it is.
@@ -340,7 +351,12 @@ def remove(
     uids: Annotated[
         Path,
         typer.Option(
-            "--uids", metavar="FILE", exists=True, dir_okay=False, help="A text file, one uid a line.", show_default=False
+            "--uids",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="A text file, one uid a line.",
+            show_default=False,
         ),
     ],
 ) -> None:
@@ -350,10 +366,12 @@ def remove(
     Example:
       corpusmith remove corpus --uids opted-out.txt
     """
-    from corpusmith.pipelines.upkeep import read_uids
-    from corpusmith.pipelines.upkeep import remove as remove_samples
+    from corpusmith.pipelines.removal import read_uids
+    from corpusmith.pipelines.removal import remove as remove_samples
 
     removed = remove_samples(_existing(corpus), read_uids(uids))
+    if removed.ended:
+        _note(f"an earlier removal was interrupted: {removed.ended:,} samples have gone only now")
     if removed.unknown:
         _note(f"{removed.unknown:,} of the uids are not in this corpus")
     print(f"removed {removed.samples:,} samples; the ledger says so, and later runs leave them out")  # noqa: T201
@@ -456,7 +474,7 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 
 def _end_now() -> NoReturn:
-    """End the process whatever its threads are at: state never depends on a tidy end, children die with their parent."""
+    """End the process whatever its threads are at: state depends on no tidy end, children die with their parent."""
     show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
     os.write(2, f"{show_cursor}stopped; what was published is safe, and the same command goes on from there\n".encode())
     os._exit(EXIT_INTERRUPTED)

@@ -49,9 +49,7 @@ def folded(lines: Iterable[str], stream: TextIO) -> Iterator[str]:
             continue
         indent = " " * (len(line) - len(line.lstrip()))
         hanging = indent + "  "
-        yield from textwrap.wrap(
-            line, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False
-        )
+        yield from textwrap.wrap(line, width, subsequent_indent=hanging, break_long_words=False, break_on_hyphens=False)
 
 
 def size_text(size_bytes: float) -> str:

@@ -53,7 +53,9 @@ def explain(corpus: Storage, wanted: str) -> list[Explanation]:
     for column, value in keys:
         rows = _find(corpus, list(manifest.ledger), column, value)
         if rows:
-            return [Explanation(row, _shard_row(corpus, manifest, row), _children(corpus, manifest, row)) for row in rows]
+            return [
+                Explanation(row, _shard_row(corpus, manifest, row), _children(corpus, manifest, row)) for row in rows
+            ]
     raise UserError(
         f"no sample of this corpus has that {'uid' if is_uid else 'URL'}",
         where=corpus.root,

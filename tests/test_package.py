@@ -252,6 +252,13 @@ def test_the_wheel_holds_every_file_of_the_rooms(installed: Path) -> None:
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"corpusmith", "bin"}
 
 
+@pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="not a git repository")
+def test_git_ignores_no_source_file() -> None:
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--", *ROOMS, "tests", "infra", "docs"]
+    done = subprocess.run(command, text=True, cwd=REPOSITORY, capture_output=True, check=True)
+    assert not [name for name in done.stdout.splitlines() if "__pycache__" not in name]
+
+
 def test_every_module_of_the_wheel_imports_outside_the_repository(installed: Path) -> None:
     search_path, origins, missing = json.loads(run_isolated(installed, IMPORT_ALL).splitlines()[-1])
     assert search_path == [str(installed / "corpusmith")]

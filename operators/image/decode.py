@@ -46,11 +46,19 @@ class Original(Protocol):
     exif: str | None
     is_plain: bool
 
-    def pixels(self, min_width: int, min_height: int) -> np.ndarray:
-        """Upright pixels: (H, W) gray or (H, W, 3) RGB, uint8; smaller than the original but at least as asked.
+    def pixels(self, width: int, height: int) -> np.ndarray:
+        """The picture at a size: upright, (H, W) gray or (H, W, 3) RGB, uint8.
 
         Raises:
             RowFailed: "truncated image" or "corrupt image".
+        """
+        ...
+
+    def check(self) -> None:
+        """Find out whether the picture decodes.
+
+        Raises:
+            RowFailed: as pixels().
         """
         ...
 
@@ -96,21 +104,22 @@ class _Jpeg:
             exif.load(self._header.exif)
         return exif
 
-    def pixels(self, min_width: int, min_height: int) -> np.ndarray:
-        min_width, min_height = upright(min_width, min_height, self._orientation)
-        pixels = self._decoded(min_width, min_height)
-        if pixels.shape[2] == 1:
-            pixels = pixels[:, :, 0]
+    def pixels(self, width: int, height: int) -> np.ndarray:
+        size = upright(width, height, self._orientation)
+        factor = self._shrink_factor(*size)
+        pixels = resized(self._decoded(factor), size, (self._header.width / factor, self._header.height / factor))
         if self._to_srgb is not None:
             pixels = self._to_srgb(pixels)
         return oriented(pixels, self._orientation)
 
-    def _decoded(self, min_width: int, min_height: int) -> np.ndarray:
+    def check(self) -> None:
+        self._decoded(factor=8)
+
+    def _decoded(self, factor: int) -> np.ndarray:
         import simplejpeg
 
-        factor = self._shrink_factor(min_width, min_height)
         try:
-            return simplejpeg.decode_jpeg(
+            pixels = simplejpeg.decode_jpeg(
                 self._data,
                 "GRAY" if self._header.components == 1 else "RGB",
                 min_width=math.ceil(self._header.width / factor),
@@ -119,26 +128,27 @@ class _Jpeg:
         except ValueError as error:
             if "subsampling" not in str(error):
                 raise _failure(error) from error
-        return self._decoded_by_pillow()
+            return self._decoded_by_pillow(factor)
+        return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
-    def _shrink_factor(self, min_width: int, min_height: int) -> int:
+    def _shrink_factor(self, width: int, height: int) -> int:
         """By how much to shrink while decoding; powers of two alone, for the others are slow and misplace pixels."""
         for factor in (8, 4, 2):
-            room = 1 / (factor * _OVERSAMPLING)
-            if self._header.width * room >= min_width and self._header.height * room >= min_height:
+            least = factor * _OVERSAMPLING
+            if self._header.width >= width * least and self._header.height >= height * least:
                 return factor
         return 1
 
-    def _decoded_by_pillow(self) -> np.ndarray:
+    def _decoded_by_pillow(self, factor: int) -> np.ndarray:
         """For chroma sampling that libjpeg-turbo's simple interface does not know."""
         from PIL import Image
 
         try:
             image = Image.open(io.BytesIO(self._data), formats=["jpeg"])
-            pixels = np.asarray(image.convert("L" if self._header.components == 1 else "RGB"))
+            image.draft(None, (math.ceil(image.width / factor), math.ceil(image.height / factor)))
+            return np.asarray(image.convert("L" if self._header.components == 1 else "RGB"))
         except Exception as error:
             raise _failure(error) from error
-        return pixels.reshape(*pixels.shape[:2], -1)
 
 
 class _Other:
@@ -174,13 +184,15 @@ class _Other:
             and self._to_srgb is None
         )
 
-    def pixels(self, min_width: int, min_height: int) -> np.ndarray:
-        del min_width, min_height
+    def pixels(self, width: int, height: int) -> np.ndarray:
         try:
             pixels = self._stored_pixels()
         except Exception as error:
             raise _failure(error) from error
-        return oriented(pixels, self._orientation)
+        return oriented(resized(pixels, upright(width, height, self._orientation)), self._orientation)
+
+    def check(self) -> None:
+        """Nothing is left to find out: the pixels were loaded with the header."""
 
     def _stored_pixels(self) -> np.ndarray:
         image = self._image
@@ -211,6 +223,28 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
         return np.rint(np.nan_to_num(values, nan=0.0).clip(0.0, 1.0) * 255.0).astype(np.uint8)
     wide = values.astype(np.int64).clip(0, 65535)
     return ((wide + 128) // 257).astype(np.uint8)
+
+
+def resized(pixels: np.ndarray, size: tuple[int, int], extent: tuple[float, float] | None = None) -> np.ndarray:
+    """Pixels at another size: area averages for less, cubic interpolation for more.
+
+    Args:
+        pixels: (H, W) or (H, W, 3), uint8.
+        size: the wanted width and height.
+        extent: how much of the width and height is picture; shrunk JPEGs end within their last column and row.
+    """
+    import cv2
+
+    height, width = pixels.shape[:2]
+    extent_width, extent_height = extent or (width, height)
+    if (width, height) == size == (extent_width, extent_height):
+        return pixels
+    x_scale, y_scale = size[0] / extent_width, size[1] / extent_height
+    interpolation = cv2.INTER_AREA if min(x_scale, y_scale) < 1 else cv2.INTER_CUBIC
+    if (width, height) == (extent_width, extent_height):
+        return cv2.resize(pixels, size, interpolation=interpolation)
+    scaled = cv2.resize(pixels, None, fx=x_scale, fy=y_scale, interpolation=interpolation)
+    return scaled[: size[1], : size[0]]
 
 
 def _failure(error: Exception) -> RowFailed:

@@ -129,21 +129,12 @@ class Image(AnnotateRows, name="image", version=1):
     ) -> tuple[bytes, int, int]:
         is_same_size = (original.width, original.height) == scaled_size == canvas_size
         if is_same_size and original.is_plain and original.format == _FORMAT_OF[self._config.encode]:
-            original.pixels(1, 1)  # only to find out whether the bytes are whole
+            original.check()
             return data, original.width, original.height
-        pixels = self._resized(original.pixels(*scaled_size), scaled_size)
+        pixels = original.pixels(*scaled_size)
         if canvas_size != scaled_size:
             pixels = _cropped(pixels, canvas_size) if self._config.resize == "center_crop" else self._bordered(pixels)
         return self._encoded(pixels), pixels.shape[1], pixels.shape[0]
-
-    def _resized(self, pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        height, width = pixels.shape[:2]
-        if (width, height) == size:
-            return pixels
-        is_smaller = size[0] < width or size[1] < height
-        return self._cv2.resize(
-            pixels, size, interpolation=self._cv2.INTER_AREA if is_smaller else self._cv2.INTER_CUBIC
-        )
 
     def _bordered(self, pixels: np.ndarray) -> np.ndarray:
         height, width = pixels.shape[:2]
