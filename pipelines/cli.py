@@ -40,7 +40,6 @@ _OBSTACLES = frozenset(
         errno.EACCES,
         errno.EPERM,
         errno.ENOTDIR,
-        errno.EISDIR,
         errno.ENAMETOOLONG,
     }
 )
@@ -396,9 +395,10 @@ def demo(
     from corpusmith.pipelines.verify import verify as verify_corpus
 
     _note(f"rendering pictures below {folder}")
-    demo_input = prepare_pictures(folder)
-    with DemoServer(demo_input) as server:
-        urls = server.write_urls(folder)
+    for note in prepare_pictures(folder).notes:
+        _note(note)
+    with DemoServer(folder) as server:
+        urls = server.write_urls()
         prepared = _prepared("demo-images", [str(urls)], None)
         result = _run(prepared, str(folder / "corpus"), _options(executor, None, cpus, None))
     problems = verify_corpus(result.corpus)

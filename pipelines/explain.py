@@ -76,7 +76,7 @@ def explanation_lines(explanation: Explanation) -> Iterator[str]:
 def _facts(explanation: Explanation) -> Iterator[tuple[str, Any]]:
     row = explanation.ledger
     hidden = {UID.name, "fate", "url_hash", *([ROOT.name] if row[ROOT.name] == row[UID.name] else [])}
-    yield from ((name, value) for name, value in row.items() if value is not None and name not in hidden)
+    yield from ((name, value) for name, value in row.items() if value not in (None, "") and name not in hidden)
     if explanation.children:
         more = len(explanation.children) - SHOWN_CHILDREN
         yield "split into", ", ".join(explanation.children[:SHOWN_CHILDREN]) + (f" and {more} more" if more > 0 else "")

@@ -36,6 +36,7 @@ from corpusmith.pipelines.units import StepStats, decode_stats
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.manifest import MANIFEST_PATH, FileRecord, Manifest, Removal, ShardRecord
 from corpusmith.schemas.recipe import RecipeSpec, parse_recipe, recipe_yaml
+from corpusmith.schemas.urls import redact_url
 
 WORK_FOLDER = ".work"
 RECIPE_PATH = "recipe.json"
@@ -267,7 +268,7 @@ class _Run:
         shards = self._write_shards(found, source, streamed)
         manifest = self._manifest(found, shards, ledger, before.removals if before else [])
         wall_s = time.monotonic() - self.started
-        facts = RunFacts(self.spec, self.plan, manifest, found, streamed.stats, streamed.summaries, wall_s)
+        facts = RunFacts(without_secrets(self.spec), self.plan, manifest, found, streamed.stats, streamed.summaries, wall_s)
         report = publish_report(self.corpus, self.work, facts)
         self.corpus.publish(MANIFEST_PATH, manifest.model_dump_json(indent=1).encode())
         return RunResult(self.corpus, manifest, streamed.stats, report, wall_s)
@@ -301,7 +302,7 @@ class _Run:
         return Manifest(
             corpus=self.spec.corpus,
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            recipe=self.spec.model_dump(mode="json"),
+            recipe=without_secrets(self.spec).model_dump(mode="json"),
             seed=self.spec.seed,
             fingerprints=self.plan.fingerprints,
             versions={name: version(name) for name in VERSIONED},
@@ -310,6 +311,13 @@ class _Run:
             ledger={path: record_of(self.corpus, path) for path in ledger},
             removals=removals,
         )
+
+
+def without_secrets(spec: RecipeSpec) -> RecipeSpec:
+    """The recipe as it may be shown: signed input addresses without their signatures."""
+    paths = [spec.input.path] if isinstance(spec.input.path, str) else spec.input.path or []
+    shown = [redact_url(path) if "://" in path else path for path in paths]
+    return spec.model_copy(update={"input": spec.input.model_copy(update={"path": shown})})
 
 
 def record_of(storage: Storage, path: str) -> FileRecord:

@@ -6,15 +6,17 @@ store). There is no other way to write, so a kill at any moment leaves nothing h
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import fsspec
 import pyarrow as pa
@@ -25,6 +27,14 @@ from corpusmith.schemas.errors import UserError
 TEMPORARY_PREFIX = ".tmp-"
 RANGE_GAP_BYTES = 64 * 1024
 """Two wanted ranges closer than this are read as one."""
+RANGE_RUN_BYTES = 32 << 20
+"""One request asks for no more than this, unless a single range is longer."""
+SMALL_BYTES = 4 << 20
+"""Remote Parquet files up to this size come whole, in one request."""
+DELETE_ATTEMPTS = 5
+
+Span = tuple[str, int, int]
+"""A range of an object: path, start, size in bytes."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,8 @@ class Storage:
     @cached_property
     def _filesystem(self) -> tuple[Any, str]:
         try:
-            fs, path = fsspec.core.url_to_fs(self.root)
+            # a listing that is kept tells of objects that others have deleted, and not of those that they made
+            fs, path = fsspec.core.url_to_fs(self.root, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise UserError(
                 str(error), where=self.root, hint="for s3:// paths: pip install 'corpusmith[s3]'"
@@ -78,24 +89,45 @@ class Storage:
         return Storage(f"{self.root}/{folder}")
 
     def publish(self, path: str, data: bytes | memoryview | pa.Buffer) -> None:
-        """Make `data` visible at `path`, replacing what was there."""
-        target = self.full(path)
-        with _told(self.root, path):
-            if not self.is_local:
-                self.fs.pipe_file(target, bytes(data))
-                return
-            temporary = self._temporary(target)
+        """Make `data` visible at `path`, replacing what was there.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with self._told("write", path, missing_too=True):
+            if self.is_local:
+                self._place(path, data, lambda temporary, target: temporary.replace(target))
+            else:
+                self.fs.pipe_file(self.full(path), bytes(data))
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Publish `data` unless something is there; returns whether it did.
+
+        Of several that try at once one succeeds, wherever the object store knows conditional writes: a store that does
+        not lets the last one win.
+        """
+        with self._told("write", path, missing_too=True):
             try:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+                if self.is_local:
+                    self._place(path, data, lambda temporary, target: os.link(temporary, target))
+                else:
+                    self.fs.pipe_file(self.full(path), data, mode="create")
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EINVAL) or self.is_local:
+                    raise
+                self.fs.pipe_file(self.full(path), data)
+        return True
 
     def publish_file(self, local: Path, path: str) -> None:
-        """Move the local file `local` to `path`; its content is on disk before it is visible."""
-        target = self.full(path)
-        with _told(self.root, path):
+        """Move the local file `local` to `path`; its content is on disk before it is visible.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with self._told("write", path, missing_too=True):
+            target = self.full(path)
             if not self.is_local:
                 self.fs.put_file(str(local), target)
                 local.unlink()
@@ -113,44 +145,86 @@ class Storage:
         self.publish(path, data)
         return data.size
 
-    def _temporary(self, target: str) -> Path:
-        folder = Path(target).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    def _place(self, path: str, data: bytes | memoryview | pa.Buffer, place: Callable[[Path, Path], object]) -> None:
+        """Write a temporary file beside `path`, down to the disk, and let `place` give it its name."""
+        target = Path(self.full(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            place(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def read(self, path: str) -> bytes:
         """The bytes of an object; FileNotFoundError if there is none."""
-        return self.fs.cat_file(self.full(path))
+        with self._told("read", path):
+            return self.fs.cat_file(self.full(path))
 
     def read_range(self, path: str, start: int, size: int) -> bytes:
-        """`size` bytes from `start`."""
-        return self.fs.cat_file(self.full(path), start=start, end=start + size)
+        """`size` bytes from `start`; see read_spans."""
+        return self.read_spans([(path, start, size)])[0]
 
-    def read_ranges(self, path: str, ranges: list[tuple[int, int]]) -> list[bytes]:
-        """Several (start, size) ranges of one object, neighbours in one request."""
-        order = sorted(range(len(ranges)), key=ranges.__getitem__)
-        found: dict[int, bytes] = {}
-        for run in _runs(order, ranges):
-            start = ranges[run[0]][0]
-            end = max(ranges[i][0] + ranges[i][1] for i in run)
-            data = memoryview(self.read_range(path, start, end - start))
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Several (start, size) ranges of one object; see read_spans."""
+        return self.read_spans([(path, start, size) for start, size in ranges])
+
+    def read_spans(self, spans: Sequence[Span]) -> list[bytes]:
+        """Ranges of objects, in their order: neighbours in one request, requests to an object store side by side.
+
+        Raises:
+            FileNotFoundError: an object is missing.
+            UserError: an object ends before a range does, or cannot be read.
+        """
+        order = sorted((i for i, (_, _, size) in enumerate(spans) if size), key=spans.__getitem__)
+        runs = list(_runs(order, spans))
+        whole = [_hull([spans[i] for i in run]) for run in runs]
+        found = [b""] * len(spans)
+        for run, (path, first, size), data in zip(runs, whole, self._fetch(whole), strict=True):
+            if len(data) < size:
+                raise UserError(
+                    f"{path} ends at byte {first + len(data)}, before what is said to lie there",
+                    where=self.root,
+                    hint="the file is damaged: `corpusmith clean --staging` makes the next run make it again",
+                )
+            view = memoryview(data)
             for i in run:
-                offset = ranges[i][0] - start
-                found[i] = bytes(data[offset : offset + ranges[i][1]])
-        return [found[i] for i in range(len(ranges))]
+                start = spans[i][1] - first
+                found[i] = bytes(view[start : start + spans[i][2]])
+        return found
 
-    def open(self, path: str) -> BinaryIO:
-        """A seekable file for reading."""
+    def _fetch(self, spans: Sequence[Span]) -> Iterator[bytes]:
         if self.is_local:
-            return Path(self.full(path)).open("rb")
-        return self.fs.open(self.full(path), "rb", cache_type="readahead", block_size=1 << 20)
+            for path, start, size in spans:
+                with self._told("read", path), Path(self.full(path)).open("rb", buffering=0) as file:
+                    file.seek(start)
+                    data = file.read(size)
+                yield data
+            return
+        paths = [self.full(path) for path, _, _ in spans]
+        starts, ends = [start for _, start, _ in spans], [start + size for _, start, size in spans]
+        with self._told("read", spans[0][0] if spans else ""):
+            data = self.fs.cat_ranges(paths, starts, ends, on_error="raise")
+        yield from data
+
+    def open(self, path: str) -> IO[bytes]:
+        """A seekable file for reading; FileNotFoundError if there is none."""
+        with self._told("read", path):
+            if self.is_local:
+                return Path(self.full(path)).open("rb")
+            return self.fs.open(self.full(path), "rb", cache_type="readahead", block_size=1 << 20)
 
     def parquet(self, path: str) -> pq.ParquetFile:
-        """A Parquet file; small remote ones come in one request."""
+        """A Parquet file; FileNotFoundError if there is none."""
         if self.is_local:
-            return pq.ParquetFile(self.full(path), memory_map=True)
-        size = self.fs.info(self.full(path))["size"]
-        return pq.ParquetFile(io.BytesIO(self.read(path)) if size < (8 << 20) else self.open(path))
+            with self._told("read", path):
+                return pq.ParquetFile(self.full(path), memory_map=True)
+        with self._told("read", path):
+            head = self.fs.cat_file(self.full(path), start=0, end=SMALL_BYTES)
+        return pq.ParquetFile(io.BytesIO(head) if len(head) < SMALL_BYTES else self.open(path))
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """A whole Parquet file."""
@@ -160,57 +234,105 @@ class Storage:
     def list(self, folder: str = "") -> list[Entry]:
         """All published objects below `folder`, sorted by path; empty when there is no such folder."""
         top = self.full(folder)
-        try:
-            self.fs.invalidate_cache(top)
-            details: Mapping[str, Mapping[str, Any]] = self.fs.find(top, detail=True)
-        except FileNotFoundError:
-            return []
+        with self._told("list", folder):
+            try:
+                details: Mapping[str, Mapping[str, Any]] = self.fs.find(top, detail=True)
+            except FileNotFoundError:
+                return []
         prefix = len(self.full("")) + (0 if self.full("").endswith("/") else 1)
         entries = [Entry(path[prefix:], info["size"]) for path, info in details.items()]
         return sorted((e for e in entries if TEMPORARY_PREFIX not in e.path), key=lambda e: e.path)
 
     def exists(self, path: str) -> bool:
         """Whether an object is published there."""
-        return self.fs.isfile(self.full(path))
+        with self._told("look for", path):
+            try:
+                return self.fs.info(self.full(path))["type"] == "file"
+            except FileNotFoundError:
+                return False
 
     def delete(self, *paths: str) -> None:
         """Remove objects; those already gone are no error."""
-        for path in paths:
+        if not paths:
+            return
+        with self._told("delete", paths[0]):
+            if self.is_local:
+                for path in paths:
+                    Path(self.full(path)).unlink(missing_ok=True)
+                return
             try:
-                self.fs.rm_file(self.full(path))
+                self.fs.rm([self.full(path) for path in paths])
             except FileNotFoundError:
-                continue
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        self.fs.rm_file(self.full(path))
 
     def delete_folder(self, folder: str) -> None:
         """Remove everything below a folder, and temporaries that kills left in it."""
-        target = self.full(folder)
-        if self.fs.exists(target):
-            self.fs.rm(target, recursive=True)
+        with self._told("delete", folder):
+            if self.is_local:
+                _remove_tree(Path(self.full(folder)))
+                return
+            with suppress(FileNotFoundError):
+                self.fs.rm(self.full(folder), recursive=True)
+
+    @contextmanager
+    def _told(self, doing: str, path: str, *, missing_too: bool = False) -> Iterator[None]:
+        """Turn what a full, forbidden or unreachable store raises into an error that a user can act on."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            # what a protocol's library raises is its own affair; on a file system all but OSError is a bug of ours
+            is_missing = isinstance(error, FileNotFoundError) and not missing_too
+            if is_missing or (self.is_local and not isinstance(error, OSError)):
+                raise
+            detail = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            raise UserError(f"cannot {doing} {path}: {detail}", where=self.root, hint=self._hint(error)) from error
+
+    def _hint(self, error: Exception) -> str:
+        safe = "what was published so far is safe and the same command goes on"
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return f"make room or choose another --output; {safe}"
+        if self.is_local:
+            return f"check that the folder may be written to, or choose another --output; {safe}"
+        return f"check bucket, credentials and endpoint in the environment, and the network; {safe}"
 
 
-def _runs(order: list[int], ranges: list[tuple[int, int]]) -> Iterator[list[int]]:
-    """Group range numbers, ascending by start, into stretches worth one request."""
+def _remove_tree(folder: Path) -> None:
+    """Remove a folder in which the workers of a run that has just been killed may still be writing."""
+    for attempt in range(DELETE_ATTEMPTS):
+        try:
+            shutil.rmtree(folder)
+            return
+        except FileNotFoundError:
+            if not folder.exists():
+                return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY or attempt == DELETE_ATTEMPTS - 1:
+                raise
+
+
+def _hull(spans: Sequence[Span]) -> Span:
+    """The range from the first start to the last end of ranges of one object."""
+    start = min(start for _, start, _ in spans)
+    return spans[0][0], start, max(start + size for _, start, size in spans) - start
+
+
+def _runs(order: Sequence[int], spans: Sequence[Span]) -> Iterator[list[int]]:
+    """Group range numbers, ascending by path and start, into stretches worth one request."""
     run: list[int] = []
-    end = 0
+    first, end = 0, 0
     for i in order:
-        start, size = ranges[i]
-        if run and start > end + RANGE_GAP_BYTES:
+        path, start, size = spans[i]
+        apart = run and (path != spans[run[0]][0] or start > end + RANGE_GAP_BYTES)
+        if apart or (run and max(end, start + size) - first > RANGE_RUN_BYTES):
             yield run
             run = []
+        if not run:
+            first, end = start, 0
         run.append(i)
         end = max(end, start + size)
     if run:
         yield run
-
-
-@contextmanager
-def _told(root: str, path: str) -> Iterator[None]:
-    """Turn what a full or read-only target raises into an error that a user can act on."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror or error}",
-            where=root,
-            hint="make room or choose another --output; what was published so far is safe and the same command goes on",
-        ) from error

@@ -118,17 +118,14 @@ class MediaBin:
 
 def load_media(storage: Storage, references: Sequence[str | None]) -> list[bytes | None]:
     """Bytes of staged media, by range reads; None where there is no reference."""
-    wanted: dict[str, list[tuple[int, tuple[int, int]]]] = {}
-    for i, reference in enumerate(references):
+    wanted: list[tuple[str, int, int]] = []
+    for reference in references:
         if reference is not None:
             path, _, span = reference.rpartition("#")
             offset, _, size = span.partition(":")
-            wanted.setdefault(path, []).append((i, (int(offset), int(size))))
-    found: list[bytes | None] = [None] * len(references)
-    for path, ranges in wanted.items():
-        for (i, _), data in zip(ranges, storage.read_ranges(path, [span for _, span in ranges]), strict=True):
-            found[i] = data
-    return found
+            wanted.append((path, int(offset), int(size)))
+    loaded = iter(storage.read_spans(wanted))
+    return [None if reference is None else next(loaded) for reference in references]
 
 
 @dataclass

@@ -38,18 +38,17 @@ def forget_failures(work: Storage, plan: Plan, *, reason: str | None = None) -> 
         UserError: there are failures, but none of that class; lists the classes.
     """
     with CorpusLock(work):
-        stores = [
-            (s, _store(work, plan, s)) for s in plan.steps if isinstance(s.operator, Annotate) and s.operator.stored
-        ]
-        classes = {step.id: _failure_classes(store) for step, store in stores}
+        storing = [s for s in plan.steps if isinstance(s.operator, Annotate) and s.operator.stored]
+        stores = {step.id: _store(work, plan, step) for step in storing}
+        classes = {step: _failure_classes(store) for step, store in stores.items()}
         every = sum(classes.values(), Counter())
         if reason is not None and every and not any(_is_meant(name, reason) for name in every):
             told = ", ".join(f"{name} ({number:,})" for name, number in every.most_common(SHOWN_CLASSES))
             raise UserError(f"no failure's class contains {reason!r}", where="--reason", hint=f"classes: {told}")
         dropped: dict[str, int] = {}
-        for step, store in stores:
-            if any(_is_meant(name, reason) for name in classes[step.id]):
-                dropped[step.id] = store.compact(store.bits, drop=lambda table: _failures(table, reason))
+        for step, store in stores.items():
+            if any(_is_meant(name, reason) for name in classes[step]):
+                dropped[step] = store.compact(store.bits, drop=lambda table: _failures(table, reason))
         return dropped
 
 
