@@ -142,7 +142,7 @@ class Operator(ABC):
     stored: ClassVar[bool] = True
     """Whether results are kept for later runs; False for operators far faster than reading them back."""
     isolated: ClassVar[bool] = True
-    """Whether the work runs in a child process, which may crash or hang without harm; False for plain Arrow or asyncio."""
+    """Whether the work runs in a child process, free to crash or hang; False for plain Arrow or asyncio code."""
     batch_rows: ClassVar[int] = 1024
     """Rows in a batch at most."""
     row_timeout_s: ClassVar[float] = 120.0

@@ -204,11 +204,11 @@ def _step_text(step: str, count: StepStats) -> str:
     rows = f" {count.rows_in:,}" if count.rows_in else ""
     if count.rows_out != count.rows_in:
         rows += f" → {count.rows_out:,}"
-    if count.failed:
-        rows += f" ({count.failed:,} failed)"
-    elif count.rejected and not count.rows_in:
-        rows += f" ({count.rejected:,} rejected)"
-    return step + rows if rows else ""
+    # a step that takes rows out without having them in, such as `remove`, has nothing else to show
+    rejected = count.rejected if not count.rows_in else 0
+    numbers = {"failed": count.failed, "rejected": rejected, "reused": count.reused}
+    told = ", ".join(f"{number:,} {name}" for name, number in numbers.items() if number)
+    return f"{step}{rows}{f' ({told})' if told else ''}" if rows or told else ""
 
 
 def _step_table(phase: _Phase) -> Table:

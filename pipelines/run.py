@@ -268,7 +268,8 @@ class _Run:
         shards = self._write_shards(found, source, streamed)
         manifest = self._manifest(found, shards, ledger, before.removals if before else [])
         wall_s = time.monotonic() - self.started
-        facts = RunFacts(without_secrets(self.spec), self.plan, manifest, found, streamed.stats, streamed.summaries, wall_s)
+        shown = without_secrets(self.spec)
+        facts = RunFacts(shown, self.plan, manifest, found, streamed.stats, streamed.summaries, wall_s)
         report = publish_report(self.corpus, self.work, facts)
         self.corpus.publish(MANIFEST_PATH, manifest.model_dump_json(indent=1).encode())
         return RunResult(self.corpus, manifest, streamed.stats, report, wall_s)

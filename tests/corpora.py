@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,10 @@ def outcome(corpus: Path) -> tuple[dict[str, str], dict[str, tuple[Any, ...]]]:
     """What must be equal between two runs that should have made the same corpus."""
     keys = ("fate", "step", "reason", "error", "children", "parent_uid", "root_uid")
     return shard_bytes(corpus), {uid: tuple(row[k] for k in keys) for uid, row in fates(corpus).items()}
+
+
+def cli_command(*arguments: str) -> list[str]:
+    """The command line of a process of its own that knows the fake operators, too."""
+    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import fakes; "
+    script += "from corpusmith.pipelines.cli import main; main(sys.argv[1:])"
+    return [sys.executable, "-c", script, *arguments]

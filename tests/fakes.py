@@ -58,15 +58,19 @@ def number_of(text: str, salt: str = "") -> int:
     return int(hashlib.sha256((salt + text).encode()).hexdigest()[:8], 16) % 1000
 
 
+class FakeScoreConfig(Config):
+    """Parameters of FakeScore."""
+
+    salt: str = ""
+    sleep_s: float = 0.0
+
+
 @register
 class FakeScore(Annotate, name="fake_score", version=1):
     """Scores a caption."""
 
-    class Config(Config):
-        salt: str = ""
-        sleep_s: float = 0.0
-
-    config: Config  # type: ignore[assignment]
+    Config = FakeScoreConfig
+    config: FakeScoreConfig
     isolated = False
     batch_rows = 50
 
@@ -85,15 +89,19 @@ class FakeScore(Annotate, name="fake_score", version=1):
         return Part({"score": [number_of(c or "", self.config.salt) for c in batch.column("caption").to_pylist()]})
 
 
+class FakeFetchConfig(Config):
+    """Parameters of FakeFetch."""
+
+    size: int = Field(default=64, description="bytes of media")
+    sleep_s: float = 0.0
+
+
 @register
 class FakeFetch(AnnotateRows, name="fake_fetch", version=1):
     """Makes media from the URL; fails where it says `fail`, kills its worker where it says `die`."""
 
-    class Config(Config):
-        size: int = Field(64, description="bytes of media")
-        sleep_s: float = 0.0
-
-    config: Config  # type: ignore[assignment]
+    Config = FakeFetchConfig
+    config: FakeFetchConfig
     batch_rows = 20
     isolated = True
     resources = Resources(cpus=1.0)
@@ -118,14 +126,18 @@ class FakeFetch(AnnotateRows, name="fake_fetch", version=1):
         return {"media": media, "size_bytes": len(media) + number_of(row["url"])}
 
 
+class FakeShrinkConfig(Config):
+    """Parameters of FakeShrink."""
+
+    keep: int = 32
+
+
 @register
 class FakeShrink(AnnotateRows, name="fake_shrink", version=1):
     """Makes smaller media from media."""
 
-    class Config(Config):
-        keep: int = 32
-
-    config: Config  # type: ignore[assignment]
+    Config = FakeShrinkConfig
+    config: FakeShrinkConfig
     isolated = False
     batch_rows = 20
 
@@ -181,14 +193,18 @@ class FakeCrops(Split, name="fake_crops", version=1):
         return Children([i for i, _ in pairs], [str(k) for _, k in pairs], {"crop": [k for _, k in pairs]})
 
 
+class FakeTopConfig(Config):
+    """Parameters of FakeTop."""
+
+    keep: float = 0.5
+
+
 @register
 class FakeTop(Reduce, name="fake_top", version=1):
     """Keeps the top share by score; ties by uid."""
 
-    class Config(Config):
-        keep: float = 0.5
-
-    config: Config  # type: ignore[assignment]
+    Config = FakeTopConfig
+    config: FakeTopConfig
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -207,3 +223,29 @@ class FakeTop(Reduce, name="fake_top", version=1):
         reasons = [None if place < cut else f"top {self.config.keep}: place = {place}" for place in places]
         columns = {"uid": table.column("uid"), "fate": fates, "reason": reasons, "error": [None] * len(places)}
         return Reduced(pa.table({**columns, "place": pa.array(places, pa.int64())}))
+
+
+@register
+class FakeMoody(AnnotateRows, name="fake_moody", version=1):
+    """Fails for one row in three for as long as a marker file lies there, as a server does that is down."""
+
+    class Config(Config):
+        marker: str = ""
+
+    config: Config  # type: ignore[assignment]
+    isolated = False
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return ("url",)
+
+    @property
+    def produces(self) -> tuple[Column, ...]:
+        return (Column("mood", pa.int64(), "a number"),)
+
+    def process_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        note("fake_moody", [row["uid"]])
+        mood = number_of(row["url"])
+        if mood % 3 == 0 and Path(self.config.marker).exists():
+            raise RowFailed("Timeout" if mood % 2 else "HTTPStatus 503", "the server is down")
+        return {"mood": mood}

@@ -23,6 +23,7 @@ from corpusmith.pipelines.report.data import (
     StepFacts,
 )
 from corpusmith.pipelines.report.render import render_report
+from corpusmith.pipelines.report.shrink import Shrinker
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.units import StepStats, load_media
 from corpusmith.schemas.columns import CAPTION, FATE, MEDIA_REF, UID, URL
@@ -56,12 +57,16 @@ class RunFacts:
 
 def publish_report(corpus: Storage, work: Storage, facts: RunFacts) -> str:
     """Write the page; returns its path or URL."""
-    page = render_report(report_data(work, facts))
+    shrinker = Shrinker()
+    try:
+        page = render_report(report_data(work, facts, shrinker))
+    finally:
+        shrinker.close()
     corpus.publish(REPORT_PATH, page.encode("utf-8"))
     return f"{corpus.root}/{REPORT_PATH}"
 
 
-def report_data(work: Storage, facts: RunFacts) -> ReportData:
+def report_data(work: Storage, facts: RunFacts, shrinker: Shrinker) -> ReportData:
     """Gather the report's facts; media of the samples shown is read from staging."""
     manifest = facts.manifest
     steps = list(_steps(facts))
@@ -79,8 +84,8 @@ def report_data(work: Storage, facts: RunFacts) -> ReportData:
         corpus_bytes=sum(f.size_bytes for shard in manifest.shards for f in shard.files.values()),
         wall_s=facts.wall_s,
         steps=steps,
-        reasons=list(_reasons(work, facts.harvest)),
-        kept=_cards(work, facts.harvest.samples.get(("", Fate.KEPT.value, ""), [])),
+        reasons=list(_reasons(work, facts.harvest, shrinker)),
+        kept=_cards(work, facts.harvest.samples.get(("", Fate.KEPT.value, ""), []), shrinker),
         histograms=list(_histograms(facts.plan, values)),
         categories=list(_categories(facts.plan, values)),
         balances=list(_balances(facts.summaries)),
@@ -119,15 +124,16 @@ def _step(step_id: str, operator: str, kind: str, parameters: Mapping[str, Any],
     )
 
 
-def _reasons(work: Storage, harvest: Harvest) -> Iterator[ReasonFacts]:
+def _reasons(work: Storage, harvest: Harvest, shrinker: Shrinker) -> Iterator[ReasonFacts]:
     for key, count in harvest.reasons.most_common():
         step, fate, label = key
-        yield ReasonFacts(step, fate, label, count, _cards(work, harvest.samples.get(key, []), key))
+        yield ReasonFacts(step, fate, label, count, _cards(work, harvest.samples.get(key, []), shrinker, key))
 
 
-def _cards(work: Storage, rows: Sequence[Mapping[str, Any]], key: ReasonKey | None = None) -> list[SampleCard]:
-    references = [row[MEDIA_REF.name] for row in rows]
-    pictures = load_media(work, references)
+def _cards(
+    work: Storage, rows: Sequence[Mapping[str, Any]], shrinker: Shrinker, key: ReasonKey | None = None
+) -> list[SampleCard]:
+    pictures = shrinker.shrink(load_media(work, [row[MEDIA_REF.name] for row in rows]))
     return [_card(row, picture, key) for row, picture in zip(rows, pictures, strict=True)]
 
 

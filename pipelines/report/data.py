@@ -47,7 +47,7 @@ class SampleCard:
     Args:
         caption, url: as the source gave them; hostile.
         detail: what tells this sample's fate from its siblings': the value that missed the bound, an error's message.
-        thumbnail: encoded picture as staged, of any size; None where no picture was ever at hand.
+        thumbnail: encoded picture, small or not; None where no picture was ever at hand.
     """
 
     uid: str

@@ -86,6 +86,6 @@ def compare(name: str, media: list[bytes]) -> None:
 if __name__ == "__main__":
     cv2.setNumThreads(1)
     compare("as they come, 300–1411 px", photos(None))
-    for side in (640, 1080, 2160):
+    for side in (640, 800, 1080, 2160):
         compare(f"shorter side {side} px", photos(side))
     compare(f"shorter side {SIZE} px already", photos(SIZE))

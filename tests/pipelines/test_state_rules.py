@@ -236,7 +236,12 @@ def play(world: World, event: tuple[str, object], output: Path) -> None:
         setattr(world, name, value)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
 @given(events=EVENTS, start=st.integers(1, 80))
 def test_any_history_ends_equal_to_a_fresh_run(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, object]], start: int

@@ -1,0 +1,184 @@
+"""balance: even out the pool over what its texts speak of, by the published rule of MetaCLIP.
+
+Xu et al., "Demystifying CLIP Data", section 3.3: entries are counted over all texts that they occur in. An entry of
+more than t texts lets each of them through with probability t / count, others let all through; a row stays if any of
+its entries does. So the head is cut to about t rows an entry and the tail stays whole. A row has one draw, against
+1 - product(1 - p), which is as probable as one draw for each entry.
+
+Two passes over the stream, one that counts and one that decides (and one before them where the entries are made of the
+pool). Only the list, its counts and the decisions are held. A row's factors are multiplied in the order of the
+entries, so that its probability is the same to the last bit in whatever batch it comes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import xxhash
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from corpusmith.operators.balance.entries import (
+    WORDNET_FOLDER,
+    fingerprint,
+    pool_entries,
+    read_entries,
+    wordnet_entries,
+)
+from corpusmith.operators.balance.matching import Ints, Matcher, Matches
+from corpusmith.operators.contract import Config as BaseConfig
+from corpusmith.operators.contract import Reduce, Reduced, Rows
+from corpusmith.schemas.columns import UID, Column
+from corpusmith.schemas.errors import UserError
+from corpusmith.schemas.fates import Fate
+
+DEFAULT_TAIL_SHARE = 0.06
+"""About the tail's share of MetaCLIP's matches at t = 20,000 and 400M pairs."""
+CURVE_POINTS = 200
+TOP_ENTRIES = 20
+SHOWN_ENTRIES = 3
+SHOWN_CHARS = 60
+
+BALANCE_PROBABILITY = Column(
+    "balance_probability", pa.float64(), "probability with which the balance lets the row through"
+)
+BALANCE_MATCHES = Column("balance_matches", pa.int64(), "entries of the balance that the row's text matches", "entries")
+
+_DECISIONS = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in (UID.name, "fate", "reason", "error")),
+        *(pa.field(column.name, column.type) for column in (BALANCE_PROBABILITY, BALANCE_MATCHES)),
+    ]
+)
+
+Floats = npt.NDArray[np.float64]
+
+
+class Balance(Reduce, name="balance", version=1):
+    """Even out the pool over the entries that its texts match, keeping the rare and thinning the frequent (MetaCLIP)."""
+
+    class Config(BaseConfig):
+        column: str = Field("caption", description="column of the texts; a row without a text fails")
+        entries: str = Field(
+            "pool",
+            description="what texts are matched against: pool (frequent words and word pairs of the texts themselves), "
+            "wordnet, pool+wordnet, or a .json list or .txt file with one entry a line; rows that match none are dropped",
+        )
+        t: int | None = Field(None, ge=1, description="rows up to which an entry keeps all; MetaCLIP: 20000 for 400M")
+        tail_share: float | None = Field(
+            None,
+            gt=0,
+            lt=1,
+            description="instead of t, for pools of any size: t is the count for which entries of fewer rows have "
+            f"nearest to this share of all matches; {DEFAULT_TAIL_SHARE} where neither is given, as MetaCLIP's t of 20000 "
+            "has in 400M pairs",
+        )
+        min_count: int = Field(
+            5, ge=1, description="occurrences that a word or pair of the pool needs to be an entry; MetaCLIP: 100"
+        )
+        min_pmi: float = Field(
+            5.0, description="pointwise mutual information that a word pair of the pool needs to be an entry, in bits"
+        )
+        wordnet_path: str = Field(WORDNET_FOLDER, description="folder with WordNet's data.noun and its siblings")
+        entries_sha256: str | None = Field(
+            None,
+            validate_default=True,
+            description="fingerprint of the list that comes from WordNet or a file, filled in when the recipe is read, so "
+            "that a changed list is a changed step; give it to insist on a list",
+        )
+
+        @field_validator("entries")
+        @classmethod
+        def _is_known(cls, entries: str) -> str:
+            if entries not in ("pool", "wordnet", "pool+wordnet") and not entries.endswith((".json", ".txt")):
+                raise ValueError("write pool, wordnet, pool+wordnet, or the path of a .json or .txt file")
+            return entries
+
+        @field_validator("entries_sha256")
+        @classmethod
+        def _is_the_list(cls, given: str | None, info: ValidationInfo) -> str | None:
+            if "entries" not in info.data or info.data["entries"] == "pool":
+                return given
+            try:
+                found = fingerprint(_listed(info.data["entries"], info.data["wordnet_path"]))
+            except UserError as error:
+                raise ValueError(str(error)) from error
+            if given not in (None, found):
+                raise ValueError(f"the list of entries is another one: {found}")
+            return found
+
+        @model_validator(mode="after")
+        def _one_rule(self) -> Balance.Config:
+            if self.t is not None and self.tail_share is not None:
+                raise ValueError("give t or tail_share, not both")
+            return self
+
+    seeded = True
+    config: Config
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return (self.config.column,)
+
+    @property
+    def produces(self) -> tuple[Column, ...]:
+        return (BALANCE_PROBABILITY, BALANCE_MATCHES)
+
+    def reduce(self, rows: Rows) -> Reduced:
+        entries = self._entries(rows)
+        matcher = Matcher(entries)
+        counts = np.zeros(len(entries), np.int64)
+        for batch in rows.reader(self.requires):
+            counts += _counts(matcher.match(batch.column(self.config.column)).entries, len(entries))
+        t = self.config.t or tail_threshold(counts, self.config.tail_share or DEFAULT_TAIL_SHARE)
+        misses = 1 - np.minimum(1, t / np.maximum(counts, 1))
+        kept_counts = np.zeros(len(entries), np.int64)
+        decisions: list[pa.RecordBatch] = []
+        for batch in rows.reader(self.requires):
+            matches = matcher.match(batch.column(self.config.column))
+            decided, is_kept = self._decide(batch, matches, misses, entries, t)
+            kept_counts += _counts(matches.entries[is_kept[matches.rows]], len(entries))
+            decisions.append(decided)
+        table = pa.Table.from_batches(decisions, _DECISIONS)
+        return Reduced(table, _summary(table, entries, counts, kept_counts, t))
+
+    def _entries(self, rows: Rows) -> list[str]:
+        config = self.config
+        listed = [] if config.entries == "pool" else _listed(config.entries, config.wordnet_path)
+        if listed and fingerprint(listed) != config.entries_sha256:
+            raise UserError("the list of entries changed after the recipe was read", where=config.entries)
+        if config.entries not in ("pool", "pool+wordnet"):
+            return listed
+        own = pool_entries(
+            (batch.column(config.column) for batch in rows.reader(self.requires)),
+            min_count=config.min_count,
+            min_pmi=config.min_pmi,
+            scratch_dir=rows.scratch_dir,
+        )
+        return list(dict.fromkeys([*listed, *own]))
+
+    def _decide(
+        self, batch: pa.RecordBatch, matches: Matches, misses: Floats, entries: Sequence[str], t: int
+    ) -> tuple[pa.RecordBatch, npt.NDArray[np.bool_]]:
+        """Decisions over a batch, and which rows stay."""
+        uids, texts = batch.column(UID.name), batch.column(self.config.column)
+        is_null = texts.is_null().to_numpy(zero_copy_only=False)
+        numbers = _counts(matches.entries_by_row if False else matches.rows, batch.num_rows)
+        probabilities = _probabilities(matches, misses, batch.num_rows)
+        draws = np.array([draw(uid, self.seed) for uid in uids.to_pylist()], np.float64)
+        is_kept = draws < probabilities
+        reasons: list[str | None] = [None] * batch.num_rows
+        firsts = np.cumsum(numbers) - numbers
+        for i in np.flatnonzero(~is_kept & ~is_null).tolist():
+            if numbers[i]:
+                shown = [entries[k] for k in matches.entries[firsts[i] : firsts[i] + SHOWN_ENTRIES]]
+                more = " …" if numbers[i] > SHOWN_ENTRIES else ""
+                chances = f"p = {probabilities[i]:.3g}, draw = {draws[i]:.3g}"
+                reasons[i] = f"balance t={t}: {chances}, matched {', '.join(map(_quoted, shown))}{more}"
+            else:
+                reasons[i] = f"no entry matched: {self.config.column} = {_quoted(texts[i].as_py())}"
+        raise NotImplementedError
