@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -131,25 +133,25 @@ class Balance(Reduce, name="balance", version=1):
     def reduce(self, rows: Rows) -> Reduced:
         entries = self._entries(rows)
         matcher = Matcher(entries)
-        counts = np.zeros(len(entries), np.int64)
+        counts, kept_counts = np.zeros(len(entries), np.int64), np.zeros(len(entries), np.int64)
         for batch in rows.reader(self.requires):
-            counts += _counts(matcher.match(batch.column(self.config.column)).entries, len(entries))
+            counts += np.bincount(matcher.match(batch.column(self.config.column)).entries, minlength=len(entries))
         t = self.config.t or tail_threshold(counts, self.config.tail_share or DEFAULT_TAIL_SHARE)
         misses = 1 - np.minimum(1, t / np.maximum(counts, 1))
-        kept_counts = np.zeros(len(entries), np.int64)
         decisions: list[pa.RecordBatch] = []
         for batch in rows.reader(self.requires):
             matches = matcher.match(batch.column(self.config.column))
-            decided, is_kept = self._decide(batch, matches, misses, entries, t)
-            kept_counts += _counts(matches.entries[is_kept[matches.rows]], len(entries))
+            decided = self._decide(batch, matches, misses, _Labels(t, self.config.column, entries))
+            is_kept = decided.column("fate").is_null().to_numpy(zero_copy_only=False)
+            kept_counts += np.bincount(matches.entries[is_kept[matches.rows]], minlength=len(entries))
             decisions.append(decided)
         table = pa.Table.from_batches(decisions, _DECISIONS)
-        return Reduced(table, _summary(table, entries, counts, kept_counts, t))
+        return Reduced(table, _summary(table, t, entries, counts, kept_counts))
 
     def _entries(self, rows: Rows) -> list[str]:
         config = self.config
         listed = [] if config.entries == "pool" else _listed(config.entries, config.wordnet_path)
-        if listed and fingerprint(listed) != config.entries_sha256:
+        if config.entries != "pool" and fingerprint(listed) != config.entries_sha256:
             raise UserError("the list of entries changed after the recipe was read", where=config.entries)
         if config.entries not in ("pool", "pool+wordnet"):
             return listed
@@ -161,24 +163,107 @@ class Balance(Reduce, name="balance", version=1):
         )
         return list(dict.fromkeys([*listed, *own]))
 
-    def _decide(
-        self, batch: pa.RecordBatch, matches: Matches, misses: Floats, entries: Sequence[str], t: int
-    ) -> tuple[pa.RecordBatch, npt.NDArray[np.bool_]]:
-        """Decisions over a batch, and which rows stay."""
+    def _decide(self, batch: pa.RecordBatch, matches: Matches, misses: Floats, labels: _Labels) -> pa.RecordBatch:
+        """Decisions over a batch, in its order."""
         uids, texts = batch.column(UID.name), batch.column(self.config.column)
-        is_null = texts.is_null().to_numpy(zero_copy_only=False)
-        numbers = _counts(matches.entries_by_row if False else matches.rows, batch.num_rows)
-        probabilities = _probabilities(matches, misses, batch.num_rows)
+        numbers = np.bincount(matches.rows, minlength=len(uids))
+        probabilities = _probabilities(matches.entries, numbers, misses)
         draws = np.array([draw(uid, self.seed) for uid in uids.to_pylist()], np.float64)
-        is_kept = draws < probabilities
-        reasons: list[str | None] = [None] * batch.num_rows
+        is_missing = texts.is_null().to_numpy(zero_copy_only=False)
+        dropped = np.flatnonzero((draws >= probabilities) & ~is_missing)
+        fates = np.full(len(uids), None, object)
+        reasons, errors = fates.copy(), fates.copy()
+        fates[dropped], fates[is_missing] = Fate.REJECTED.value, Fate.FAILED.value
+        errors[is_missing] = f"missing {self.config.column}"
         firsts = np.cumsum(numbers) - numbers
-        for i in np.flatnonzero(~is_kept & ~is_null).tolist():
-            if numbers[i]:
-                shown = [entries[k] for k in matches.entries[firsts[i] : firsts[i] + SHOWN_ENTRIES]]
-                more = " …" if numbers[i] > SHOWN_ENTRIES else ""
-                chances = f"p = {probabilities[i]:.3g}, draw = {draws[i]:.3g}"
-                reasons[i] = f"balance t={t}: {chances}, matched {', '.join(map(_quoted, shown))}{more}"
-            else:
-                reasons[i] = f"no entry matched: {self.config.column} = {_quoted(texts[i].as_py())}"
-        raise NotImplementedError
+        for i in dropped.tolist():
+            matched = matches.entries[firsts[i] : firsts[i] + numbers[i]]
+            reasons[i] = (
+                labels.drawn(probabilities[i], draws[i], matched) if len(matched) else labels.unmatched(texts[i])
+            )
+        columns = [uids, *(pa.array(values, pa.string()) for values in (fates, reasons, errors))]
+        columns += [pa.array(probabilities, mask=is_missing), pa.array(numbers, pa.int64(), mask=is_missing)]
+        return pa.record_batch([column.cast(f.type) for column, f in zip(columns, _DECISIONS, strict=True)], _DECISIONS)
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """Words for what becomes of a row."""
+
+    t: int
+    column: str
+    entries: Sequence[str]
+
+    def drawn(self, probability: float, drawn: float, matched: Ints) -> str:
+        shown = ", ".join(_quoted(self.entries[k]) for k in matched[:SHOWN_ENTRIES])
+        more = ", …" if len(matched) > SHOWN_ENTRIES else ""
+        return f"balance t={self.t}: p = {probability:.3g}, draw = {drawn:.3g}, matched {shown}{more}"
+
+    def unmatched(self, text: pa.Scalar) -> str:
+        return f"no entry matched: {self.column} = {_quoted(str(text.as_py()))}"
+
+
+def draw(uid: str, seed: int) -> float:
+    """A row's draw, uniform in [0, 1): 53 bits of a hash of seed and uid, apart from the draws of other operators."""
+    return (xxhash.xxh64_intdigest(f"balance {uid}", seed % (1 << 64)) >> 11) / (1 << 53)
+
+
+def tail_threshold(counts: Ints, tail_share: float) -> int:
+    """The count t for which entries of fewer rows have nearest to a share of all matches; the lower of two as near.
+
+    Args:
+        counts: rows of each entry.
+        tail_share: share of the sum of counts.
+    """
+    distinct, numbers = np.unique(counts[counts > 0], return_counts=True)
+    if not len(distinct):
+        return 1
+    matches = distinct * numbers
+    below = (np.cumsum(matches) - matches) / matches.sum()
+    return int(distinct[np.argmin(np.abs(below - tail_share))])
+
+
+def _listed(entries: str, wordnet_path: str) -> list[str]:
+    """The part of the entries that does not come from the pool."""
+    return wordnet_entries(wordnet_path) if entries in ("wordnet", "pool+wordnet") else read_entries(entries)
+
+
+def _probabilities(entries: Ints, numbers: Ints, misses: Floats) -> Floats:
+    """1 - product of the misses of each row's entries; 0 for a row without any.
+
+    Args:
+        entries: matched entries, row by row.
+        numbers: matched entries of each row.
+        misses: for each entry the probability that it does not let a row through.
+    """
+    probabilities = np.zeros(len(numbers))
+    matched = np.flatnonzero(numbers)
+    if len(matched):
+        firsts = (np.cumsum(numbers) - numbers)[matched]
+        probabilities[matched] = 1 - np.multiply.reduceat(misses[entries], firsts)
+    return probabilities
+
+
+def _summary(decisions: pa.Table, t: int, entries: Sequence[str], counts: Ints, kept_counts: Ints) -> dict[str, Any]:
+    """What the report shows: counts, and entries by falling count with their rows before and after."""
+    ranked = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+    curve_ranks = np.unique(np.geomspace(1, max(len(ranked), 1), CURVE_POINTS).round().astype(np.int64))[: len(ranked)]
+    curve = [[r, int(counts[ranked[r - 1]]), int(kept_counts[ranked[r - 1]])] for r in curve_ranks.tolist()]
+    total = int(counts.sum())
+    return {
+        "t": t,
+        "tail_share": int(counts[counts < t].sum()) / total if total else 0.0,
+        "entries": len(entries),
+        "entries_sha256": fingerprint(entries),
+        "matched_entries": len(ranked),
+        "rows": decisions.num_rows,
+        "rows_unmatched": pc.sum(pc.equal(decisions.column(BALANCE_MATCHES.name), 0)).as_py() or 0,
+        "kept": decisions.column("fate").null_count,
+        "curve": curve,
+        "top": [[entries[k], int(counts[k]), int(kept_counts[k])] for k in ranked[:TOP_ENTRIES]],
+    }
+
+
+def _quoted(text: str) -> str:
+    """A text in one line, in double quotes, cut."""
+    return json.dumps(text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…", ensure_ascii=False)

@@ -1,0 +1,76 @@
+"""Running recipes under a stopwatch: in this process, or by the command as users start it."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from corpusmith.pipelines.progress import Progress
+from corpusmith.pipelines.run import RunOptions, RunResult, prepare, run
+from corpusmith.schemas.recipe import parse_recipe
+
+COMMAND = Path(sysconfig.get_path("scripts")) / "corpusmith"
+
+
+def recipe_of(steps: Sequence[str], source: Path) -> str:
+    """A recipe's YAML from its steps' lines."""
+    lines = [f"- {step}" for step in steps]
+    return "\n".join(["corpus: bench", f"input: {{path: '{source}'}}", "steps:", *lines, ""])
+
+
+class Phases(Progress):
+    """Says nothing; remembers when each phase of a run began and ended, in seconds of the wall clock."""
+
+    def __init__(self) -> None:
+        super().__init__(io.StringIO(), quiet=True)
+        self.began_s: dict[str, float] = {}
+        self.ended_s: dict[str, float] = {}
+        self._name = ""
+
+    def start(self, name: str, total: int, unit: str = "rows", *, steps: Sequence[str] = ()) -> None:
+        """See Progress.start."""
+        self._name = name
+        self.began_s[name] = time.time()
+        super().start(name, total, unit, steps=steps)
+
+    def end(self) -> None:
+        """See Progress.end."""
+        super().end()
+        self.ended_s[self._name] = time.time()
+
+
+def run_text(text: str, output: Path, *, executor: str, cpus: int) -> tuple[RunResult, Phases]:
+    """Run a recipe given as YAML text."""
+    phases = Phases()
+    prepared = prepare(parse_recipe(text, source="bench.yaml"), "bench.yaml")
+    return run(prepared, str(output), RunOptions(executor=executor, cpus=cpus), phases), phases
+
+
+def command_environment(folder: Path) -> dict[str, str]:
+    """An environment in which `corpusmith` knows the operators of `workloads`, by entry points in `folder`."""
+    metadata = folder / "bench_operators-1.dist-info"
+    metadata.mkdir(parents=True, exist_ok=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-operators\nVersion: 1\n")
+    entries = ["bench_hash = workloads:BenchHash", "bench_hash_rows = workloads:BenchHashRows"]
+    (metadata / "entry_points.txt").write_text("\n".join(["[corpusmith.operators]", *entries, ""]))
+    path = os.pathsep.join([str(folder), str(Path(__file__).parent)])
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def start_command(recipe: Path, output: Path, *, executor: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start `corpusmith run`."""
+    command = [str(COMMAND), "run", str(recipe), "--output", str(output), "--executor", executor]
+    log = output.with_suffix(".log").open("ab")
+    return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def say(line: str) -> None:
+    """One line of a benchmark's table."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

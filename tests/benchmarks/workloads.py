@@ -1,0 +1,127 @@
+"""Operators and input that the benchmarks of the engine share: work of a known cost, told apart from the engine's own.
+
+The work is sha256 over megabytes: it takes a core, gives up Python's lock as decoders and models do, and costs the same
+for each row, so that the wall time which it should take is known. Each process that works notes when it began.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from corpusmith.operators.contract import Annotate, AnnotateRows, Config, Part
+from corpusmith.operators.registry import register
+from corpusmith.schemas.columns import Column
+
+
+class WorkConfig(Config):
+    """What a row costs, and where the beginning is noted."""
+
+    kilobytes: int = Field(4096, ge=1, description="kilobytes that are hashed for each row")
+    marks: str = Field("", description="folder for one file a process, written when its first row begins")
+
+
+class _Work:
+    """The work itself."""
+
+    def __init__(self, config: WorkConfig) -> None:
+        self._config = config
+        self._buffer = bytes(config.kilobytes << 10)
+        self._is_marked = False
+
+    def __call__(self, caption: str) -> int:
+        if not self._is_marked:
+            self._is_marked = True
+            mark(self._config.marks)
+        state = hashlib.sha256(caption.encode())
+        state.update(self._buffer)
+        return int(state.hexdigest()[:8], 16) % 1000
+
+
+class BenchHash(Annotate, name="bench_hash", version=1):
+    """Hashes, a batch at a time, in the worker's own process."""
+
+    Config = WorkConfig
+    config: WorkConfig  # type: ignore[assignment]
+    isolated = False
+    batch_rows = 256
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return ("caption",)
+
+    @property
+    def produces(self) -> tuple[Column, ...]:
+        return (Column("number", pa.int64(), "a number"),)
+
+    def setup(self) -> None:
+        self._work = _Work(self.config)
+
+    def process(self, batch: pa.Table) -> Part:
+        return Part({"number": [self._work(caption) for caption in batch.column("caption").to_pylist()]})
+
+
+class BenchHashRows(AnnotateRows, name="bench_hash_rows", version=1):
+    """Hashes, a row at a time, in a child process."""
+
+    Config = WorkConfig
+    config: WorkConfig  # type: ignore[assignment]
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return ("caption",)
+
+    @property
+    def produces(self) -> tuple[Column, ...]:
+        return (Column("number", pa.int64(), "a number"),)
+
+    def setup(self) -> None:
+        self._work = _Work(self.config)
+
+    def process_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"number": self._work(row["caption"])}
+
+
+def register_all() -> None:
+    """Make the operators known in this process; the command knows them by entry points."""
+    register(BenchHash)
+    register(BenchHashRows)
+
+
+def mark(folder: str) -> None:
+    """Note in `folder`, if there is one, that this process begins now."""
+    if folder:
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        (target / f"{os.getpid()}-{time.time_ns()}").write_text(repr(time.time()))
+
+
+def first_mark_s(folder: Path) -> float | None:
+    """When the first process began, in seconds of the wall clock; None while none has."""
+    times = [float(text) for path in folder.glob("*") if (text := path.read_text())]
+    return min(times, default=None)
+
+
+def kilobytes_for(row_ms: float) -> int:
+    """Kilobytes whose hashing takes so many milliseconds on one core of this machine."""
+    buffer = bytes(8 << 20)
+    times_s = []
+    for _ in range(9):
+        started = time.perf_counter()
+        hashlib.sha256(buffer).digest()
+        times_s.append(time.perf_counter() - started)
+    return max(1, round(row_ms / 1e3 / min(times_s) * (8 << 10)))
+
+
+def write_input(path: Path, rows: int) -> None:
+    """Rows with a URL and a caption each."""
+    numbers = range(rows)
+    columns = {"url": [f"http://web/{i}" for i in numbers], "caption": [f"caption {i}" for i in numbers]}
+    pq.write_table(pa.table(columns), path)
