@@ -1,31 +1,33 @@
 """The lock: one run at a time on a corpus.
 
 An object that names host, process and time, refreshed while the run lives. It is taken over when its process is gone
-from this host, or when it was not refreshed for a while (a machine that was lost). On a file system it is created
-exclusively; object stores offer no such thing everywhere, and taking over is a replacement on both, so there the
-writer waits a moment and looks whose it is.
+from this host, or when it was not refreshed for a while (a machine that was lost). It is created exclusively; but not
+every object store knows that, and taking over is a replacement everywhere, so there the writer waits a moment and
+looks whose it is.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
 import socket
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 
 import psutil
 
-from corpusmith.pipelines.storage import TEMPORARY_PREFIX, Storage
+from corpusmith.pipelines.storage import Storage
 from corpusmith.schemas.errors import UserError
 
 REFRESH_EVERY_S = 10.0
 STALE_AFTER_S = 60.0
 SETTLE_S = 0.5
 _PATH = "lock.json"
+
+_log = logging.getLogger(__name__)
 
 
 class CorpusLock:
@@ -52,22 +54,14 @@ class CorpusLock:
         holder = _holder(self._work)
         if holder is not None and not _is_gone(holder):
             raise self._refusal(holder)
-        if holder is None and self._work.is_local:
-            return self._create_exclusively()
-        self._work.publish(_PATH, self._content())
+        if holder is not None:
+            self._work.publish(_PATH, self._content())
+        elif not self._work.create(_PATH, self._content()):
+            return False
+        elif self._work.is_local:
+            return True
         time.sleep(SETTLE_S)
         return self._is_mine()
-
-    def _create_exclusively(self) -> bool:
-        draft = f"{TEMPORARY_PREFIX}{self._token}"
-        self._work.publish(draft, self._content())
-        try:
-            os.link(self._work.full(draft), self._work.full(_PATH))
-        except FileExistsError:
-            return False
-        finally:
-            self._work.delete(draft)
-        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -80,11 +74,13 @@ class CorpusLock:
     def _refresh(self) -> None:
         while not self._stop.wait(REFRESH_EVERY_S):
             try:
-                if self._is_mine():
-                    self._work.publish(_PATH, self._content())
+                if not self._is_mine():
+                    _log.warning("another run has taken over the lock of %s", self._work.root)
+                    return
+                self._work.publish(_PATH, self._content())
             except (OSError, UserError) as error:
                 # a full disk is told by the run itself; the next refresh may succeed
-                logging.getLogger(__name__).debug("the lock could not be refreshed: %s", error)
+                _log.debug("the lock could not be refreshed: %s", error)
 
     def _content(self) -> bytes:
         process = psutil.Process()
@@ -92,6 +88,7 @@ class CorpusLock:
             {
                 "token": self._token,
                 "host": socket.gethostname(),
+                "processes": _process_table(),
                 "pid": process.pid,
                 "started": process.create_time(),
                 "refreshed": time.time(),
@@ -122,7 +119,7 @@ def lock_text(work: Storage) -> str | None:
 def _holder(work: Storage) -> dict | None:
     try:
         return json.loads(work.read(_PATH))
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
     except ValueError:
         return {}
@@ -130,9 +127,16 @@ def _holder(work: Storage) -> dict | None:
 
 def _is_gone(holder: dict) -> bool:
     """Whether the process that holds the lock no longer runs."""
-    if holder.get("host") == socket.gethostname():
+    here = _process_table()
+    if holder.get("host") == socket.gethostname() and holder.get("processes", here) == here:
         try:
             return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) > 1.0
         except (psutil.NoSuchProcess, KeyError):
             return True
     return time.time() - holder.get("refreshed", 0) > STALE_AFTER_S
+
+
+def _process_table() -> str | None:
+    """Names the set of processes that this one can see: containers that share a host's name have sets of their own."""
+    table = Path("/proc/self/ns/pid")
+    return str(table.readlink()) if table.is_symlink() else None

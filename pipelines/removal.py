@@ -109,6 +109,9 @@ def remove(corpus: Storage, uids: Sequence[str]) -> Removed:
         if is_new or samples:
             prepared.write()
             _apply(corpus, work)
+        else:
+            # a removal that was killed, and a run after it, may have left bytes behind
+            _erase(corpus, work)
         return Removed(samples, unknown, ended)
 
 
@@ -294,12 +297,18 @@ def _apply(corpus: Storage, work: Storage) -> None:
     named = {*manifest.ledger, *(path for shard in manifest.shards for path in shard.files)}
     found = [e.path for folder in (SHARDS_FOLDER, LEDGER_FOLDER) for e in corpus.list(folder)]
     corpus.delete(*(path for path in found if path not in named))
-    _blank_staged(work, _removed(work))
-    _drop_cards(corpus, set(_removed(work).to_pylist()))
+    _erase(corpus, work)
+    work.delete_folder(_FOLDER)
+
+
+def _erase(corpus: Storage, work: Storage) -> None:
+    """Destroy what is left of all samples that were ever removed: staged bytes, cards of the report, left-overs."""
+    gone = _removed(work)
+    _blank_staged(work, gone)
+    _drop_cards(corpus, set(gone.to_pylist()))
     for folder in ("flow", "tmp"):
         work.delete_folder(folder)
     corpus.delete(*(e.path for e in temporaries(corpus)))
-    work.delete_folder(_FOLDER)
 
 
 def _blank_staged(work: Storage, gone: pa.Array) -> None:

@@ -42,6 +42,7 @@ WORK_FOLDER = ".work"
 RECIPE_PATH = "recipe.json"
 REMOVED_PATH = "removed.parquet"
 WRITE_STEP = "shards"
+CHEAP_STREAM_ROWS = 100_000
 VERSIONED = ("corpusmith", "pyarrow", "duckdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
 
 
@@ -237,7 +238,7 @@ class _Run:
         phase = f"stream {job.segment.index + 1} of {len(self.plan.segments)}"
         self.progress.start(phase, source.rows, steps=[step.id for step in (*barrier, *job.segment.stream)])
         done = set()
-        for summary in self.executor.run_stream(job, source.units):
+        for summary in self._executor_of(job, source).run_stream(job, source.units):
             stats = decode_stats(summary["stats"])
             streamed.add(stats)
             done.add(summary["unit"])
@@ -248,6 +249,12 @@ class _Run:
             raise UserError(
                 f"{len(missing)} units did not finish: {missing[0]} …", hint="run the same command again: it goes on"
             )
+
+    def _executor_of(self, job: StreamJob, source: Source) -> Executor:
+        """Threads of this process for a short stream of cheap steps: actors would take longer to start than to run."""
+        operators = [step.operator for step in job.segment.stream]
+        is_cheap = not any(o.stored or o.isolated or o.resources.waits or o.resources.gpus for o in operators)
+        return InlineExecutor() if is_cheap and source.rows <= CHEAP_STREAM_ROWS else self.executor
 
     def _reduce(self, index: int, step: Step, source: Source, flow: str, streamed: _Streamed) -> Barrier:
         rows = FlowRows(self.work, flow, source.units, self.plan.segments[index], self.spec.seed)

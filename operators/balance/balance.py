@@ -61,14 +61,15 @@ Floats = npt.NDArray[np.float64]
 
 
 class Balance(Reduce, name="balance", version=1):
-    """Even out the pool over the entries that its texts match, keeping the rare and thinning the frequent (MetaCLIP)."""
+    """Even out the pool over the entries that its texts match: thin the frequent, keep the rare (MetaCLIP)."""
 
     class Config(BaseConfig):
         column: str = Field("caption", description="column of the texts; a row without a text fails")
         entries: str = Field(
             "pool",
             description="what texts are matched against: pool (frequent words and word pairs of the texts themselves), "
-            "wordnet, pool+wordnet, or a .json list or .txt file with one entry a line; rows that match none are dropped",
+            "wordnet, pool+wordnet, or a file: a list in .json, one entry a line in .txt; rows that match none are "
+            "dropped",
         )
         t: int | None = Field(None, ge=1, description="rows up to which an entry keeps all; MetaCLIP: 20000 for 400M")
         tail_share: float | None = Field(
@@ -76,8 +77,8 @@ class Balance(Reduce, name="balance", version=1):
             gt=0,
             lt=1,
             description="instead of t, for pools of any size: t is the count for which entries of fewer rows have "
-            f"nearest to this share of all matches; {DEFAULT_TAIL_SHARE} where neither is given, as MetaCLIP's t of 20000 "
-            "has in 400M pairs",
+            f"nearest to this share of all matches; {DEFAULT_TAIL_SHARE} where neither is given, as about MetaCLIP's t "
+            "of 20000 does in 400M pairs",
         )
         min_count: int = Field(
             5, ge=1, description="occurrences that a word or pair of the pool needs to be an entry; MetaCLIP: 100"
@@ -89,8 +90,8 @@ class Balance(Reduce, name="balance", version=1):
         entries_sha256: str | None = Field(
             None,
             validate_default=True,
-            description="fingerprint of the list that comes from WordNet or a file, filled in when the recipe is read, so "
-            "that a changed list is a changed step; give it to insist on a list",
+            description="fingerprint of the list that comes from WordNet or a file, filled in when the recipe is read "
+            "so that a changed list is a changed step; give it to insist on a list",
         )
 
         @field_validator("entries")
@@ -205,7 +206,7 @@ class _Labels:
 
 def draw(uid: str, seed: int) -> float:
     """A row's draw, uniform in [0, 1): 53 bits of a hash of seed and uid, apart from the draws of other operators."""
-    return (xxhash.xxh64_intdigest(f"balance {uid}", seed % (1 << 64)) >> 11) / (1 << 53)
+    return (xxhash.xxh64_intdigest(f"balance {uid}".encode(), seed % (1 << 64)) >> 11) / (1 << 53)
 
 
 def tail_threshold(counts: Ints, tail_share: float) -> int:

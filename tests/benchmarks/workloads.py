@@ -1,13 +1,14 @@
 """Operators and input that the benchmarks of the engine share: work of a known cost, told apart from the engine's own.
 
 The work is sha256 over megabytes: it takes a core, gives up Python's lock as decoders and models do, and costs the same
-for each row, so that the wall time which it should take is known. Each process that works notes when it began.
+for each row, so that the wall time which it should take is known. Each worker notes when it began and how far it is.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,27 +23,36 @@ from corpusmith.schemas.columns import Column
 
 
 class WorkConfig(Config):
-    """What a row costs, and where the beginning is noted."""
+    """What a row costs, and where that is noted."""
 
     kilobytes: int = Field(4096, ge=1, description="kilobytes that are hashed for each row")
-    marks: str = Field("", description="folder for one file a process, written when its first row begins")
+    marks: str = Field(
+        "",
+        description="folder where each worker keeps a file: its name says when it began, its size how many rows it began",
+    )
 
 
 class _Work:
     """The work itself."""
 
     def __init__(self, config: WorkConfig) -> None:
-        self._config = config
         self._buffer = bytes(config.kilobytes << 10)
-        self._is_marked = False
+        self._marks = config.marks
+        self._file: int | None = None
 
     def __call__(self, caption: str) -> int:
-        if not self._is_marked:
-            self._is_marked = True
-            mark(self._config.marks)
+        if self._marks:
+            self._mark()
         state = hashlib.sha256(caption.encode())
         state.update(self._buffer)
         return int(state.hexdigest()[:8], 16) % 1000
+
+    def _mark(self) -> None:
+        if self._file is None:
+            Path(self._marks).mkdir(parents=True, exist_ok=True)
+            name = f"{time.time_ns()}-{os.getpid()}-{threading.get_ident()}"
+            self._file = os.open(Path(self._marks) / name, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        os.write(self._file, b".")
 
 
 class BenchHash(Annotate, name="bench_hash", version=1):
@@ -95,18 +105,14 @@ def register_all() -> None:
     register(BenchHashRows)
 
 
-def mark(folder: str) -> None:
-    """Note in `folder`, if there is one, that this process begins now."""
-    if folder:
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        (target / f"{os.getpid()}-{time.time_ns()}").write_text(repr(time.time()))
+def first_row_s(marks: Path) -> float | None:
+    """When the first row began, in seconds of the wall clock; None while none has."""
+    return min((int(path.name.split("-")[0]) / 1e9 for path in marks.glob("*")), default=None)
 
 
-def first_mark_s(folder: Path) -> float | None:
-    """When the first process began, in seconds of the wall clock; None while none has."""
-    times = [float(text) for path in folder.glob("*") if (text := path.read_text())]
-    return min(times, default=None)
+def rows_begun(marks: Path) -> int:
+    """Rows whose work has begun, repeats included."""
+    return sum(path.stat().st_size for path in marks.glob("*"))
 
 
 def kilobytes_for(row_ms: float) -> int:

@@ -529,8 +529,12 @@ def test_an_interrupted_removal_that_a_run_has_overtaken_is_forgotten(
         with pytest.raises(Killed):
             take_out(corpus, gone)
     write_rows(folder / "in.parquet", range(90))
+    media = media_of(number_of_row(corpus, gone[0]))
     run_recipe(plain(folder), corpus)
     assert not set(in_shards(corpus)) & set(gone)
+    assert media in bytes_everywhere(corpus)
+    assert take_out(corpus, gone) == Removed(0, 0, 0)
+    assert media not in bytes_everywhere(corpus)
     rows = in_shards(corpus)
     assert take_out(corpus, [min(rows)]) == Removed(1, 0, 0)
     assert set(in_shards(corpus)) == set(rows) - {min(rows)}
