@@ -64,16 +64,18 @@ class Balance(Reduce, name="balance", version=1):
     """Even out the pool over the entries that its texts match: thin the frequent, keep the rare (MetaCLIP)."""
 
     class Config(BaseConfig):
-        column: str = Field("caption", description="column of the texts; a row without a text fails")
+        column: str = Field(default="caption", description="column of the texts; a row without a text fails")
         entries: str = Field(
-            "pool",
+            default="pool",
             description="what texts are matched against: pool (frequent words and word pairs of the texts themselves), "
             "wordnet, pool+wordnet, or a file: a list in .json, one entry a line in .txt; rows that match none are "
             "dropped",
         )
-        t: int | None = Field(None, ge=1, description="rows up to which an entry keeps all; MetaCLIP: 20000 for 400M")
+        t: int | None = Field(
+            default=None, ge=1, description="rows up to which an entry keeps all; MetaCLIP: 20000 for 400M"
+        )
         tail_share: float | None = Field(
-            None,
+            default=None,
             gt=0,
             lt=1,
             description="instead of t, for pools of any size: t is the count for which entries of fewer rows have "
@@ -81,14 +83,19 @@ class Balance(Reduce, name="balance", version=1):
             "of 20000 does in 400M pairs",
         )
         min_count: int = Field(
-            5, ge=1, description="occurrences that a word or pair of the pool needs to be an entry; MetaCLIP: 100"
+            default=5,
+            ge=1,
+            description="occurrences that a word or pair of the pool needs to be an entry; MetaCLIP: 100",
         )
         min_pmi: float = Field(
-            5.0, description="pointwise mutual information that a word pair of the pool needs to be an entry, in bits"
+            default=5.0,
+            description="pointwise mutual information that a word pair of the pool needs to be an entry, in bits",
         )
-        wordnet_path: str = Field(WORDNET_FOLDER, description="folder with WordNet's data.noun and its siblings")
+        wordnet_path: str = Field(
+            default=WORDNET_FOLDER, description="folder with WordNet's data.noun and its siblings"
+        )
         entries_sha256: str | None = Field(
-            None,
+            default=None,
             validate_default=True,
             description="fingerprint of the list that comes from WordNet or a file, filled in when the recipe is read "
             "so that a changed list is a changed step; give it to insist on a list",

@@ -39,7 +39,7 @@ class Exact(Reduce, name="dedup.exact", version=1):
             description="columns that must be equal, text byte for byte; a row without a value in one of them fails",
         )
         prefer: str | None = Field(
-            None,
+            default=None,
             description="column whose highest value says who represents its group, rows without a value last; "
             "ties, and all groups where it is left out, go to the lowest uid",
         )

@@ -337,14 +337,14 @@ class Interrupted:
     orphans: list[str]
 
 
-def interrupt(place: Place, *arguments: str, signals: int = 1) -> Interrupted:
+def interrupt(place: Place, *arguments: str, signals: int = 1, after_s: float = 0.7) -> Interrupted:
     """Run in a process group of its own; ctrl-C, as a terminal sends it, once workers are at work."""
     command = cli_command("run", "tiny.yaml", *arguments)
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
     while not calls("fake_fetch") and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
-    time.sleep(0.7)
+    time.sleep(after_s)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children, "there are workers to be orphaned"
     started = time.monotonic()
@@ -420,7 +420,7 @@ def published_errors(place: Place) -> set[str | None]:
 @pytest.mark.ray
 def test_ctrl_c_under_ray(place: Place) -> None:
     write_rows(place.folder / "urls.parquet", range(ROWS))
-    place.write(*SLOW)
-    ended = interrupt(place, "--executor", "ray", "--cpus", "2")
+    place.write("- fake_score", "- fake_fetch: {sleep_s: 0.05}", "- keep: score >= 300")
+    ended = interrupt(place, "--executor", "ray", "--cpus", "2", after_s=2.5)
     assert ended.seconds < 20
     check_interrupted(place, ended)

@@ -22,7 +22,7 @@ from corpora import shard_bytes, write_rows
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.verify import verify
 
-ROWS = 300
+ROWS = 200
 ANSWER_S = 0.04
 
 
@@ -40,7 +40,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: SlowWeb
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         self.server.requests[self.path] += 1
         time.sleep(ANSWER_S)
         noise = np.random.default_rng(int(self.path.rsplit("/", 1)[-1])).integers(0, 255, (64, 64, 3), np.uint8)

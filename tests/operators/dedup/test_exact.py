@@ -68,9 +68,9 @@ def expected(table: pa.Table, on: Sequence[str], prefer: str | None = None) -> d
         else:
             groups.setdefault(tuple(row[name] for name in on), []).append(row)
     for rows in groups.values():
-        scored = [row for row in rows if prefer is not None and not is_missing(row[prefer])]
-        top = max((row[prefer] for row in scored), default=None)
-        best = [row for row in scored if row[prefer] == top] or rows
+        scores = [(row[prefer], row) for row in rows if not is_missing(row[prefer])] if prefer else []
+        top = max((score for score, _ in scores), default=None)
+        best = [row for score, row in scores if score == top] or rows
         kept = min(row["uid"] for row in best)
         for row in rows:
             decision = decisions[row["uid"]]
