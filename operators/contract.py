@@ -25,11 +25,22 @@ from pydantic import BaseModel, ConfigDict
 from corpusmith.schemas.columns import RESERVED_NAMES, Column
 from corpusmith.schemas.fates import RowError
 
+OPERATIONAL: dict[str, Any] = {"operational": True}
+"""Marks a parameter that decides how the work is done and not what comes of it: `Field(…, json_schema_extra=OPERATIONAL)`.
+
+Time-outs, retries, sizes of pools. Changing one keeps all published results; failures are tried again by `retry`.
+"""
+
 
 class Config(BaseModel):
     """Parameters of an operator: frozen, typed, and closed to names that it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def deciding(self) -> dict[str, Any]:
+        """The parameters that decide results, JSON-able: all but the operational ones."""
+        operational = {name for name, f in type(self).model_fields.items() if f.json_schema_extra == OPERATIONAL}
+        return self.model_dump(mode="json", exclude=operational)
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _check_and_print(step: Step, at_hand: dict[str, Provided]) -> str:
         {
             "operator": operator.name,
             "version": operator.version,
-            "config": operator.config.model_dump(mode="json"),
+            "config": operator.config.deciding(),
             "seed": operator.seed if operator.seeded else None,
             "columns": {name: at_hand[name].fingerprint for name in operator.requires if name != UID.name},
         }

@@ -23,7 +23,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 from yarl import URL
 
-from corpusmith.operators.contract import AnnotateAsync, Config
+from corpusmith.operators.contract import OPERATIONAL, AnnotateAsync, Config
 from corpusmith.operators.fetch.addresses import (
     Allowed,
     GuardedResolver,
@@ -54,19 +54,31 @@ class DownloadConfig(Config):
     """Parameters of `download`."""
 
     timeout_s: float = Field(
-        default=10.0, gt=0, le=3600, description="seconds for one attempt, redirects and body included"
+        json_schema_extra=OPERATIONAL,
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="seconds for one attempt, redirects and body included",
     )
     connect_timeout_s: float = Field(
-        default=5.0, gt=0, le=3600, description="seconds for a name lookup, and for a connection"
+        json_schema_extra=OPERATIONAL,
+        default=5.0,
+        gt=0,
+        le=3600,
+        description="seconds for a name lookup, and for a connection",
     )
-    idle_timeout_s: float = Field(default=5.0, gt=0, le=3600, description="seconds that a server may stay silent")
+    idle_timeout_s: float = Field(
+        json_schema_extra=OPERATIONAL, default=5.0, gt=0, le=3600, description="seconds that a server may stay silent"
+    )
     retries: int = Field(
+        json_schema_extra=OPERATIONAL,
         default=2,
         ge=0,
         le=20,
         description="further attempts after connection errors, time-outs and status 408, 425, 429, 5xx",
     )
     backoff_max_s: float = Field(
+        json_schema_extra=OPERATIONAL,
         default=30.0,
         ge=0,
         le=600,
@@ -74,12 +86,21 @@ class DownloadConfig(Config):
     )
     max_bytes: int = Field(default=20 * MIB, ge=1, description="bytes of a body at most, as sent and as decompressed")
     max_redirects: int = Field(default=5, ge=0, le=30, description="redirects followed at most")
-    concurrency: int = Field(default=64, ge=1, le=4096, description="requests in flight in each worker")
-    per_host: int = Field(default=8, ge=1, le=4096, description="requests in flight to one host in each worker")
+    concurrency: int = Field(
+        json_schema_extra=OPERATIONAL, default=64, ge=1, le=4096, description="requests in flight in each worker"
+    )
+    per_host: int = Field(
+        json_schema_extra=OPERATIONAL,
+        default=8,
+        ge=1,
+        le=4096,
+        description="requests in flight to one host in each worker",
+    )
     allow_hosts: tuple[str, ...] = Field(
         default=(), description="host names, addresses or networks (10.0.0.0/8) to contact although private or local"
     )
     user_agent: str = Field(
+        json_schema_extra=OPERATIONAL,
         default="corpusmith (+https://example.org/contact)",
         pattern=r"^[\x20-\x7e]+$",
         description="User-Agent header; put a page there that tells site owners who crawls",
@@ -89,7 +110,10 @@ class DownloadConfig(Config):
         description="X-Robots-Tag directives that opt media out; an empty list ignores the header",
     )
     recent_max_bytes: int = Field(
-        default=64 * MIB, ge=0, description="bytes of recent bodies kept for repeats of a URL"
+        json_schema_extra=OPERATIONAL,
+        default=64 * MIB,
+        ge=0,
+        description="bytes of recent bodies kept for repeats of a URL",
     )
 
     @field_validator("allow_hosts")

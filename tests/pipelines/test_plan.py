@@ -75,6 +75,13 @@ def test_the_seed_counts_for_seeded_operators_alone() -> None:
     assert plan.fingerprints["fake_score"] == other.fingerprints["fake_score"]
 
 
+def test_how_the_work_is_done_is_no_part_of_a_fingerprint() -> None:
+    plan = plan_of("download: {}")
+    patient = plan_of("download: {timeout_s: 60, retries: 9, concurrency: 3, user_agent: me}")
+    assert plan.fingerprints["download"] == patient.fingerprints["download"]
+    assert plan.fingerprints["download"] != plan_of("download: {max_bytes: 1000}").fingerprints["download"]
+
+
 def test_a_missing_column_names_the_step_that_makes_it() -> None:
     with pytest.raises(UserError) as caught:
         plan_of("keep: word_count > 2")
