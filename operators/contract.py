@@ -26,7 +26,7 @@ from corpusmith.schemas.columns import RESERVED_NAMES, Column
 from corpusmith.schemas.fates import RowError
 
 OPERATIONAL: dict[str, Any] = {"operational": True}
-"""Marks a parameter that decides how the work is done and not what comes of it: `Field(…, json_schema_extra=OPERATIONAL)`.
+"""Marks a parameter that decides how work is done, not what comes of it: `Field(…, json_schema_extra=OPERATIONAL)`.
 
 Time-outs, retries, sizes of pools. Changing one keeps all published results; failures are tried again by `retry`.
 """

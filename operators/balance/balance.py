@@ -203,7 +203,7 @@ class _Labels:
     entries: Sequence[str]
 
     def drawn(self, probability: float, drawn: float, matched: Ints) -> str:
-        shown = ", ".join(_quoted(self.entries[k]) for k in matched[:SHOWN_ENTRIES])
+        shown = ", ".join(_quoted(self.entries[k]) for k in map(int, matched[:SHOWN_ENTRIES]))
         more = ", …" if len(matched) > SHOWN_ENTRIES else ""
         return f"balance t={self.t}: p = {probability:.3g}, draw = {drawn:.3g}, matched {shown}{more}"
 

@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+import psutil
 
 from corpusmith.pipelines.progress import Progress
 from corpusmith.pipelines.run import RunOptions, RunResult, prepare, run
@@ -50,6 +53,53 @@ def run_text(text: str, output: Path, *, executor: str, cpus: int) -> tuple[RunR
     phases = Phases()
     prepared = prepare(parse_recipe(text, source="bench.yaml"), "bench.yaml")
     return run(prepared, str(output), RunOptions(executor=executor, cpus=cpus), phases), phases
+
+
+class Sampler:
+    """Watches a process and all below it while a block runs: their cores' time and their memory, a few times a second.
+
+    Args:
+        pid: root of the tree; this process by default.
+    """
+
+    def __init__(self, pid: int | None = None, *, every_s: float = 0.25) -> None:
+        self._root = psutil.Process(pid)
+        self._every_s = every_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._cpu_s: dict[tuple[int, float], float] = {}
+        self.samples: list[tuple[float, float, int]] = []
+        """Time of the wall clock in seconds, cores' time so far in seconds, memory now in bytes."""
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._every_s):
+            memory = 0
+            for process in [self._root, *self._root.children(recursive=True)]:
+                try:
+                    with process.oneshot():
+                        times = process.cpu_times()
+                        self._cpu_s[process.pid, process.create_time()] = times.user + times.system
+                        memory += process.memory_info().rss - process.memory_info().shared
+                except psutil.NoSuchProcess:
+                    continue
+            self.samples.append((time.time(), sum(self._cpu_s.values()), memory))
+
+    def cpu_s(self, start_s: float, end_s: float) -> float:
+        """Seconds of cores that were used between two times of the wall clock."""
+        within = [cpu for at, cpu, _ in self.samples if start_s <= at <= end_s]
+        return within[-1] - within[0]
+
+    def peak_bytes(self) -> int:
+        """The most memory at once: what is resident and not shared, files mapped into memory left out."""
+        return max(memory for _, _, memory in self.samples)
 
 
 def command_environment(folder: Path) -> dict[str, str]:

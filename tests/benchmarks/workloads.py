@@ -28,7 +28,7 @@ class WorkConfig(Config):
     kilobytes: int = Field(4096, ge=1, description="kilobytes that are hashed for each row")
     marks: str = Field(
         "",
-        description="folder where each worker keeps a file: its name says when it began, its size how many rows it began",
+        description="folder with a file a worker: its name says when it began, its size how many rows it began",
     )
 
 

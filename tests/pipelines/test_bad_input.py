@@ -247,7 +247,7 @@ def test_a_second_run_is_refused_at_once(place: Place) -> None:
     with CorpusLock(Storage(str(place.folder / "tiny" / WORK_FOLDER))):
         started = time.monotonic()
         error = place.refused()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
         assert f"process {os.getpid()} on {socket.gethostname()}" in error
         with pytest.raises(SystemExit):
             main(["clean", "tiny"])
@@ -312,7 +312,10 @@ def test_one_of_many_gets_the_lock(place: Place, is_stale: bool) -> None:
     threads = [threading.Thread(target=take, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
-    time.sleep(1.5)
+    deadline = time.monotonic() + 10
+    while not held and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.7)
     assert len(held) == 1
     release.set()
     for thread in threads:
@@ -382,7 +385,7 @@ def test_ctrl_c(place: Place) -> None:
     write_rows(place.folder / "urls.parquet", range(ROWS))
     place.write(*SLOW)
     ended = interrupt(place, "--executor", "inline")
-    assert ended.seconds < 8
+    assert ended.seconds < 10
     check_interrupted(place, ended)
 
 
@@ -392,7 +395,7 @@ def test_ctrl_c_while_workers_take_long(place: Place) -> None:
     write_rows(place.folder / "urls.parquet", range(ROWS))
     place.write(*STUCK)
     ended = interrupt(place, "--executor", "inline")
-    assert 4 < ended.seconds < 9
+    assert 4 < ended.seconds < 12
     assert ended.code == 130
     assert ended.orphans == []
     assert published_errors(place) <= {None}, "the interrupt is no row's error"
@@ -405,7 +408,7 @@ def test_ctrl_c_twice_ends_at_once(place: Place) -> None:
     place.write(*STUCK)
     ended = interrupt(place, "--executor", "inline", signals=2)
     assert ended.code == 130
-    assert ended.seconds < 2
+    assert ended.seconds < 4
     assert ended.orphans == []
     assert published_errors(place) <= {None}
 

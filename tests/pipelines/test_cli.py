@@ -217,7 +217,18 @@ def test_a_run_gives_results_to_stdout_and_progress_to_stderr(folder: Path, caps
 
 def test_inputs_limit_and_settings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(folder / "more.parquet", range(60, 90))
-    run = ["run", "tiny.yaml", "--executor", "inline", "--input", "urls.parquet", "--input", "more.parquet"]
+    run = [
+        "run",
+        "tiny.yaml",
+        "--executor",
+        "inline",
+        "--cpus",
+        "1",
+        "--input",
+        "urls.parquet",
+        "--input",
+        "more.parquet",
+    ]
     assert corpusmith(*run, "--output", "both") == 0
     assert "of 90 rows" in capsys.readouterr().out
     assert corpusmith(*run, "--output", "few", "--limit", "7") == 0
@@ -234,7 +245,7 @@ def test_status_of_what_is_unfinished_finished_and_absent(folder: Path, capsys: 
     (folder / "other").mkdir()
     assert corpusmith("status", "other") == 2
     assert "there is no corpus here" in capsys.readouterr().err
-    assert corpusmith("run", "tiny.yaml", "--input", "urls.parquet", "--executor", "inline") == 0
+    assert corpusmith("run", "tiny.yaml", "--input", "urls.parquet", "--executor", "inline", "--cpus", "1") == 0
     capsys.readouterr()
     assert corpusmith("status", "tiny") == 0
     finished = capsys.readouterr().out
@@ -250,7 +261,7 @@ def test_status_of_what_is_unfinished_finished_and_absent(folder: Path, capsys: 
 def test_a_corpus_lives_by_commands_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert corpusmith("run", "tiny.yaml", "--input", "urls.parquet", "--executor", "inline") == 0
+    assert corpusmith("run", "tiny.yaml", "--input", "urls.parquet", "--executor", "inline", "--cpus", "1") == 0
     assert corpusmith("verify", "tiny") == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("sound:")
     uid = next(uid for uid, row in fates(folder / "tiny").items() if row["fate"] == "kept")

@@ -35,6 +35,11 @@ def recipe_text(folder: Path, *steps: Any, per_shard: int = 12) -> str:
     return json.dumps({**recipe, "output": {"samples_per_shard": per_shard}})
 
 
+def run_alone(text: str, corpus: Path) -> None:
+    """Run a recipe with one worker: its children are slow to start."""
+    run_recipe(text, corpus, cpus=1)
+
+
 def problems(corpus: Path) -> list[str]:
     """What verification finds."""
     return verify(Storage(str(corpus)))
@@ -55,7 +60,7 @@ def moody(tmp_path: Path) -> Iterator[tuple[str, Path, Path]]:
     marker = tmp_path / "down"
     marker.touch()
     text = recipe_text(tmp_path, "fake_score", {"fake_moody": {"marker": str(marker)}}, {"keep": "mood >= 100"})
-    run_recipe(text, tmp_path / "corpus")
+    run_alone(text, tmp_path / "corpus")
     forget_calls()
     yield text, tmp_path / "corpus", marker
 
@@ -76,7 +81,7 @@ def test_a_failure_is_not_tried_again_by_itself(moody: tuple[str, Path, Path]) -
     before = failed(corpus)
     assert before
     marker.unlink()
-    run_recipe(text, corpus)
+    run_alone(text, corpus)
     assert calls("fake_moody") == []
     assert failed(corpus) == before
 
@@ -86,11 +91,11 @@ def test_retry_tries_failures_alone(moody: tuple[str, Path, Path], tmp_path: Pat
     before = failed(corpus)
     marker.unlink()
     assert forget(corpus) == {"fake_moody": len(before)}
-    run_recipe(text, corpus)
+    run_alone(text, corpus)
     assert sorted(calls("fake_moody")) == sorted(before)
     assert calls("fake_score") == []
     assert failed(corpus) == set()
-    run_recipe(text, tmp_path / "fresh")
+    run_alone(text, tmp_path / "fresh")
     assert outcome(corpus) == outcome(tmp_path / "fresh")
     assert forget(corpus) == {}
 
@@ -102,7 +107,7 @@ def test_retry_of_one_class(moody: tuple[str, Path, Path]) -> None:
     assert others
     marker.unlink()
     assert forget(corpus, "timeout") == {"fake_moody": len(timeouts)}
-    run_recipe(text, corpus)
+    run_alone(text, corpus)
     assert sorted(calls("fake_moody")) == sorted(timeouts)
     assert failed(corpus) == others
 
@@ -112,7 +117,7 @@ def test_a_class_that_no_failure_has(moody: tuple[str, Path, Path]) -> None:
     with pytest.raises(UserError, match="Timout") as caught:
         forget(corpus, "Timout")
     assert f"Timeout ({len(failed(corpus, 'Timeout'))})" in str(caught.value)
-    run_recipe(moody[0], corpus)
+    run_alone(moody[0], corpus)
     assert calls("fake_moody") == [], "nothing was dropped"
 
 
@@ -120,7 +125,7 @@ def test_retry_of_what_fails_again(moody: tuple[str, Path, Path]) -> None:
     text, corpus, _ = moody
     before = outcome(corpus)
     forget(corpus)
-    run_recipe(text, corpus)
+    run_alone(text, corpus)
     assert len(calls("fake_moody")) == len(failed(corpus))
     assert outcome(corpus) == before
 
@@ -150,9 +155,9 @@ def folders(corpus: Path, kind: str) -> set[str]:
 def test_clean_removes_old_fingerprints_alone(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.parquet", range(60))
     corpus = tmp_path / "corpus"
-    run_recipe(fetching(tmp_path), corpus)
+    run_alone(fetching(tmp_path), corpus)
     assert cleaned(fetching(tmp_path), corpus) == []
-    run_recipe(fetching(tmp_path, salt="b", size=96), corpus)
+    run_alone(fetching(tmp_path, salt="b", size=96), corpus)
     before = outcome(corpus)
     would_go = cleaned(fetching(tmp_path, salt="b", size=96), corpus, dry_run=True)
     tops = {path.split("/")[1] for path in would_go}
@@ -162,7 +167,7 @@ def test_clean_removes_old_fingerprints_alone(tmp_path: Path) -> None:
     assert not any((corpus / path).exists() for path in would_go)
     assert problems(corpus) == []
     forget_calls()
-    run_recipe(fetching(tmp_path, salt="b", size=96), corpus)
+    run_alone(fetching(tmp_path, salt="b", size=96), corpus)
     assert [calls(name) for name in ("fake_score", "fake_fetch", "fake_top")] == [[], [], []]
     assert outcome(corpus) == before
     assert folders(corpus, "results") == {"fake_score", "fake_fetch"}
@@ -171,13 +176,13 @@ def test_clean_removes_old_fingerprints_alone(tmp_path: Path) -> None:
 def test_clean_of_staging_and_the_run_after_it(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.parquet", range(60))
     corpus = tmp_path / "corpus"
-    run_recipe(fetching(tmp_path), corpus)
+    run_alone(fetching(tmp_path), corpus)
     before = outcome(corpus)
     assert cleaned(fetching(tmp_path), corpus, staging=True)
     assert folders(corpus, "media") == set()
     assert problems(corpus) == []
     forget_calls()
-    run_recipe(fetching(tmp_path), corpus)
+    run_alone(fetching(tmp_path), corpus)
     assert calls("fake_score") == []
     assert len(calls("fake_fetch")) == 60
     assert outcome(corpus) == before
@@ -185,7 +190,7 @@ def test_clean_of_staging_and_the_run_after_it(tmp_path: Path) -> None:
 
 def test_staging_of_an_unfinished_corpus_stays(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.parquet", range(30))
-    run_recipe(fetching(tmp_path), tmp_path / "corpus")
+    run_alone(fetching(tmp_path), tmp_path / "corpus")
     (tmp_path / "corpus" / "manifest.json").unlink()
     with pytest.raises(UserError, match="not ended"):
         cleaned(fetching(tmp_path), tmp_path / "corpus", staging=True)
@@ -195,7 +200,7 @@ def test_staging_of_an_unfinished_corpus_stays(tmp_path: Path) -> None:
 def test_leftovers_of_killed_runs_go(tmp_path: Path) -> None:
     write_rows(tmp_path / "in.parquet", range(60))
     corpus = tmp_path / "corpus"
-    run_recipe(fetching(tmp_path), corpus)
+    run_alone(fetching(tmp_path), corpus)
     work = corpus / WORK_FOLDER
     (media,) = (work / "media").iterdir()
     left = [
@@ -212,7 +217,7 @@ def test_leftovers_of_killed_runs_go(tmp_path: Path) -> None:
     assert sorted(cleaned(fetching(tmp_path), corpus)) == sorted(str(p.relative_to(corpus)) for p in left)
     assert not any(path.exists() for path in left)
     forget_calls()
-    run_recipe(fetching(tmp_path), corpus)
+    run_alone(fetching(tmp_path), corpus)
     assert calls("fake_fetch") == []
 
 
@@ -237,7 +242,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, calls_path: Path) -> dict[str
     for name, recipe in (("plain", plain), ("splitting", splitting)):
         folder = tmp_path_factory.mktemp(name)
         write_rows(folder / "in.parquet", range(80))
-        run_recipe(recipe(folder), folder / "corpus")
+        run_alone(recipe(folder), folder / "corpus")
         corpora[name] = folder
     return corpora
 
@@ -326,7 +331,7 @@ def test_a_run_does_not_bring_them_back(folder: Path) -> None:
     gone = sorted(in_shards(corpus))[:9]
     take_out(corpus, gone)
     forget_calls()
-    run_recipe(plain(folder), corpus)
+    run_alone(plain(folder), corpus)
     assert not set(in_shards(corpus)) & set(gone)
     assert problems(corpus) == []
     for uid in gone:
@@ -387,7 +392,7 @@ def test_descendants_go_with_their_parent(split_folder: Path) -> None:
     assert take_out(corpus, [root]).samples == len(tree & kept)
     assert set(in_shards(corpus)) == kept - below - tree
     assert problems(corpus) == []
-    run_recipe(splitting(split_folder), corpus)
+    run_alone(splitting(split_folder), corpus)
     assert set(in_shards(corpus)) == kept - below - tree
     assert problems(corpus) == []
 
@@ -402,7 +407,7 @@ def test_a_rejected_row_is_forgotten_for_good(folder: Path) -> None:
     assert take_out(corpus, [uid]).samples == 0
     assert media not in bytes_everywhere(corpus)
     assert shard_bytes(corpus) == before
-    run_recipe(plain(folder).replace("score >= 100", "score >= 0"), corpus)
+    run_alone(plain(folder).replace("score >= 100", "score >= 0"), corpus)
     assert uid not in in_shards(corpus)
     assert len(in_shards(corpus)) == 79
 
@@ -530,7 +535,7 @@ def test_an_interrupted_removal_that_a_run_has_overtaken_is_forgotten(
             take_out(corpus, gone)
     write_rows(folder / "in.parquet", range(90))
     media = media_of(number_of_row(corpus, gone[0]))
-    run_recipe(plain(folder), corpus)
+    run_alone(plain(folder), corpus)
     assert not set(in_shards(corpus)) & set(gone)
     assert media in bytes_everywhere(corpus)
     assert take_out(corpus, gone) == Removed(0, 0, 0)

@@ -242,7 +242,8 @@ def test_wordnet_and_pool_together(tmp_path: Path) -> None:
     reduced = balance(table_of(captions), tmp_path, **config)
     assert reduced.summary["entries"] == 1 + 100 + 1
     assert sorted(reduced.summary["top"]) == [["7", 2, 2], ["snow leopard", 1, 1], ["word", 4, 4]]
-    alone = balance(table_of(captions), tmp_path, **config | {"entries": "wordnet"})
+    config["entries"] = "wordnet"
+    alone = balance(table_of(captions), tmp_path, **config)
     assert (alone.summary["entries"], alone.summary["rows_unmatched"]) == (101, 4)
 
 
