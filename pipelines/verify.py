@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from typing import BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -121,7 +122,8 @@ def _shard(corpus: Storage, shard: ShardRecord, kept: list[pa.Array]) -> list[st
     tar = next(path for path in shard.files if path.endswith(".tar"))
     parquet = next(path for path in shard.files if path.endswith(".parquet"))
     with corpus.open(tar) as tar_file, corpus.open(parquet) as parquet_file:
-        problems = [f"{tar}: {problem}" for problem in check_shard(tar_file, parquet_file)]
+        found = check_shard(cast(BinaryIO, tar_file), cast(BinaryIO, parquet_file))
+        problems = [f"{tar}: {problem}" for problem in found]
     uids = corpus.read_table(parquet, [UID.name]).column(UID.name)
     if len(uids) != shard.samples:
         problems.append(f"{parquet}: {len(uids)} rows, the manifest says {shard.samples}")

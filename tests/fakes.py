@@ -225,14 +225,18 @@ class FakeTop(Reduce, name="fake_top", version=1):
         return Reduced(pa.table({**columns, "place": pa.array(places, pa.int64())}))
 
 
+class FakeMoodyConfig(Config):
+    """Parameters of FakeMoody."""
+
+    marker: str = ""
+
+
 @register
 class FakeMoody(AnnotateRows, name="fake_moody", version=1):
     """Fails for one row in three for as long as a marker file lies there, as a server does that is down."""
 
-    class Config(Config):
-        marker: str = ""
-
-    config: Config  # type: ignore[assignment]
+    Config = FakeMoodyConfig
+    config: FakeMoodyConfig
     isolated = False
 
     @property
