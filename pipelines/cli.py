@@ -302,8 +302,9 @@ def retry(
       corpusmith retry corpus --failed
       corpusmith retry corpus --failed --reason Timeout
     """
-    from corpusmith.pipelines.run import WORK_FOLDER, last_run
+    from corpusmith.pipelines.run import last_run
     from corpusmith.pipelines.upkeep import forget_failures
+    from corpusmith.schemas.manifest import WORK_FOLDER
 
     if not failed:
         raise UserError("say what to retry", where="retry", hint="corpusmith retry CORPUS --failed")

@@ -12,8 +12,10 @@ import math
 import os
 import pickle
 import platform
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import groupby
@@ -82,7 +84,7 @@ class RayExecutor:
 
     def run_tasks(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """See Executor."""
-        remote = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(lambda item: task(item))
+        remote = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(_calling(task))
         waiting = list(items)
         running: list[Any] = []
         ahead = 2 * self.cpus
@@ -102,6 +104,11 @@ class RayExecutor:
             ray.shutdown()
 
 
+def _calling(task: Callable[[Item], Result]) -> Callable[[Any], Result]:
+    """A plain function, as Ray wants it, that calls a task object."""
+    return lambda item: task(item)
+
+
 def _connect(address: str | None, cpus: int | None) -> None:
     # Ray's core complains at length about restartable actors whose arguments are large, on the terminal
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -114,12 +121,28 @@ def _connect(address: str | None, cpus: int | None) -> None:
             "object_store_memory": OBJECT_STORE_BYTES,
         }
     try:
-        ray.init(address=address or "local", **options)
+        with _quiet_stderr():
+            ray.init(address=address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster to be used at {address or 'this machine'}: {_first_line(error)}",
             hint="check --address, and that its nodes run this Python and Ray; leave it out to run on this machine",
         ) from error
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Keep what Ray's core writes to the terminal by itself, such as that its log level was set, off it."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _compare_versions() -> None:
@@ -222,6 +245,7 @@ def _run_once(job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]
                 **resources,
             )
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        assert isinstance(batch, pa.Table)
         for text in batch.column("summary").to_pylist():
             yield json.loads(text)
 

@@ -26,7 +26,11 @@ class Executor(Protocol):
     """Runs streams and independent tasks."""
 
     name: str
-    cpus: int
+
+    @property
+    def cpus(self) -> int:
+        """Cores to work with."""
+        ...
 
     def run_stream(self, job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
         """Run units; yields each one's summary when it is done."""
@@ -57,7 +61,12 @@ class InlineExecutor:
     name = "inline"
 
     def __init__(self, cpus: int | None = None) -> None:
-        self.cpus = cpus or available_cpus()
+        self._cpus = cpus or available_cpus()
+
+    @property
+    def cpus(self) -> int:
+        """See Executor."""
+        return self._cpus
 
     def run_stream(self, job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
         """See Executor."""

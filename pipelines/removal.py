@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from corpusmith.operators.write.shards import SHARD_COLUMNS, Shards, ShardsConfig
 from corpusmith.pipelines.lock import CorpusLock
 from corpusmith.pipelines.report.collect import REPORT_PATH
-from corpusmith.pipelines.run import REMOVED_PATH, WORK_FOLDER, record_of
+from corpusmith.pipelines.run import REMOVED_PATH, record_of
 from corpusmith.pipelines.shelve import MEDIA_BATCH_ROWS, SHARDS_FOLDER, file_record
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.stream import REMOVE_STEP, REMOVED_REASON
@@ -35,7 +35,7 @@ from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.fates import Fate
 from corpusmith.schemas.identity import UID_HEX_DIGITS
 from corpusmith.schemas.ledger import LEDGER_FOLDER
-from corpusmith.schemas.manifest import MANIFEST_PATH, FileRecord, Manifest, Removal, ShardRecord
+from corpusmith.schemas.manifest import MANIFEST_PATH, WORK_FOLDER, FileRecord, Manifest, Removal, ShardRecord
 
 _FOLDER = "removal"
 _FILES = f"{_FOLDER}/files"

@@ -33,12 +33,12 @@ from corpusmith.pipelines.state import Store
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.stream import Barrier, StreamJob
 from corpusmith.pipelines.units import StepStats, decode_stats
+from corpusmith.pipelines.verify import finished_manifest
 from corpusmith.schemas.errors import UserError
-from corpusmith.schemas.manifest import MANIFEST_PATH, FileRecord, Manifest, Removal, ShardRecord
+from corpusmith.schemas.manifest import MANIFEST_PATH, WORK_FOLDER, FileRecord, Manifest, Removal, ShardRecord
 from corpusmith.schemas.recipe import RecipeSpec, parse_recipe, recipe_yaml
 from corpusmith.schemas.urls import redact_url
 
-WORK_FOLDER = ".work"
 RECIPE_PATH = "recipe.json"
 REMOVED_PATH = "removed.parquet"
 WRITE_STEP = "shards"
@@ -184,7 +184,8 @@ class _Run:
     def to_end(self) -> RunResult:
         self.progress.say(f"reading input: {len(self.prepared.files)} file(s)")
         source = ingest(self.work, self.prepared.files, self.spec.input, self.plan, self.options.limit)
-        self.progress.say(f"{source.rows:,} rows in, {source.duplicates:,} duplicates of them counted apart")
+        apart = f"; {source.duplicates:,} duplicates counted apart" if source.duplicates else ""
+        self.progress.say(f"{source.rows:,} rows in{apart}")
         # rows between streams are this run's own: what an earlier one left is of no use
         self.work.delete_folder("flow")
         streamed = self._stream_all(source)
@@ -269,7 +270,7 @@ class _Run:
         return Barrier(step, decided.path, step.operator.produces)
 
     def _finish(self, source: Source, streamed: _Streamed) -> RunResult:
-        before = read_manifest(self.corpus)
+        before = finished_manifest(self.corpus) if self.corpus.exists(MANIFEST_PATH) else None
         self.corpus.delete(MANIFEST_PATH)
         found, ledger = harvest(self.work, self.corpus, self.plan, streamed.flows, source.units, source.duplicates)
         shards = self._write_shards(found, source, streamed)
@@ -332,11 +333,3 @@ def record_of(storage: Storage, path: str) -> FileRecord:
     """Hash and size of a published file."""
     data = storage.read(path)
     return FileRecord(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-
-
-def read_manifest(corpus: Storage) -> Manifest | None:
-    """The manifest of a finished corpus; None where there is none."""
-    try:
-        return Manifest.model_validate_json(corpus.read(MANIFEST_PATH))
-    except FileNotFoundError:
-        return None

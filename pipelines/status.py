@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from corpusmith.pipelines.describe import size_text
 from corpusmith.pipelines.lock import lock_text
-from corpusmith.pipelines.run import RECIPE_PATH, WORK_FOLDER
+from corpusmith.pipelines.run import RECIPE_PATH
 from corpusmith.pipelines.state import ERROR
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.verify import finished_manifest
 from corpusmith.schemas.errors import UserError
-from corpusmith.schemas.manifest import MANIFEST_PATH, Manifest
+from corpusmith.schemas.manifest import MANIFEST_PATH, WORK_FOLDER, Manifest
 
 
 def corpus_status(corpus: Storage) -> Iterator[str]:

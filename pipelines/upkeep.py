@@ -13,12 +13,12 @@ from corpusmith.operators.contract import Annotate
 from corpusmith.pipelines.bind import Step
 from corpusmith.pipelines.lock import CorpusLock
 from corpusmith.pipelines.plan import Plan
-from corpusmith.pipelines.run import WORK_FOLDER
 from corpusmith.pipelines.state import ERROR, Store
 from corpusmith.pipelines.storage import TEMPORARY_PREFIX, Entry, Storage
 from corpusmith.pipelines.verify import PENDING_REMOVAL, finished_manifest
 from corpusmith.schemas.columns import MEDIA, MEDIA_REF
 from corpusmith.schemas.errors import UserError
+from corpusmith.schemas.manifest import WORK_FOLDER
 
 SHOWN_CLASSES = 12
 

@@ -11,14 +11,13 @@ import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from corpusmith.operators.write.check import check_shard
-from corpusmith.pipelines.run import WORK_FOLDER
 from corpusmith.pipelines.shelve import SHARDS_FOLDER
 from corpusmith.pipelines.storage import Storage
 from corpusmith.schemas.columns import UID
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.fates import Fate, conservation_gap
 from corpusmith.schemas.ledger import LEDGER_FOLDER, LEDGER_SCHEMA
-from corpusmith.schemas.manifest import MANIFEST_PATH, FileRecord, Manifest, ShardRecord
+from corpusmith.schemas.manifest import MANIFEST_PATH, WORK_FOLDER, FileRecord, Manifest, ShardRecord
 
 READ_BYTES = 1 << 20
 PENDING_REMOVAL = f"{WORK_FOLDER}/removal/manifest.json"

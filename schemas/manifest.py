@@ -7,6 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 MANIFEST_PATH = "manifest.json"
+WORK_FOLDER = ".work"
+"""Resumable state, below the corpus folder; no part of the corpus."""
+
 FORMAT_VERSION = 1
 
 

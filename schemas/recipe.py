@@ -34,8 +34,8 @@ class InputSpec(_Closed):
         default=None,
         description="files, folders or patterns such as urls/*.parquet; local paths or URLs such as s3://bucket/urls",
     )
-    format: Literal["parquet", "csv", "tsv", "jsonl"] | None = Field(
-        default=None, description="null: by the file's name"
+    format: Literal["parquet", "csv", "tsv", "jsonl", "txt"] | None = Field(
+        default=None, description="null: by the file's name; txt: a URL a line, without captions"
     )
     url: str | None = Field(default="url", description="column of the media's address; null for texts without media")
     caption: str | None = Field(default="caption", description="column of the text; null for media without texts")

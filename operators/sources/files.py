@@ -1,22 +1,17 @@
-"""Input files: found by path, folder or pattern on any file system that fsspec knows, and opened as plain bytes.
+"""Input files: found by path, folder or pattern on any file system that fsspec knows, and known by their names.
 
 Credentials and endpoints come from the environment, as the protocol's library reads them.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 
 import fsspec
-import pyarrow as pa
 from fsspec.core import has_magic
 
 from corpusmith.schemas.errors import UserError
@@ -30,9 +25,12 @@ FORMATS: Mapping[str, str] = {
     ".tab": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".txt": "txt",
 }
-_UNPACKERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-COMPRESSIONS = (*_UNPACKERS, ".zst")
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+_UNSOUGHT_FORMATS = frozenset({"txt"})
+"""Of files that stand in folders for many reasons: notes, licences, captions beside images."""
+_LINK = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 _STAMPS = ("ETag", "etag", "md5Hash", "checksum", "content_md5", "mtime", "LastModified", "last_modified", "created")
 
 
@@ -57,8 +55,9 @@ def list_files(paths: str | Sequence[str]) -> list[SourceFile]:
 
     Args:
         paths: files, folders, and patterns (`*`, `**`, `?`, `[…]`), local or as URLs. A folder is searched with all
-            below it for files of a known format, those left out whose names start with a dot or an underscore; a
-            pattern matches no file that starts with a dot.
+            below it for files of a known format, those left out whose names start with a dot or an underscore, and
+            `.txt`, which may be anything: lists are named, or matched by a pattern. A pattern matches no file that
+            starts with a dot.
 
     Returns:
         Each file once, sorted by path.
@@ -83,14 +82,13 @@ def _files_at(path: str) -> list[SourceFile]:
         hint = "check input.path; a pattern such as urls/*.parquet takes several files"
         raise UserError("there is no such file or folder", where=where, hint=hint) from error
     except Exception as error:
-        told = str(error).replace(path, where)
         hint = "check the path and the credentials; s3:// paths need pip install 'corpusmith[s3]'"
-        raise UserError(f"cannot be listed: {type(error).__name__}: {told}", where=where, hint=hint) from error
+        raise UserError(f"cannot be listed: {told(error, path)}", where=where, hint=hint) from error
     if not listed:
         what = "no file matches the pattern" if has_magic(path) else "the folder holds no table"
-        raise UserError(
-            what, where=where, hint=f"tables end in {', '.join(FORMATS)}, compressed ones in .csv.gz and so on"
-        )
+        sought = ", ".join(suffix for suffix, format in FORMATS.items() if format not in _UNSOUGHT_FORMATS)
+        hint = f"tables end in {sought}, compressed ones in .csv.gz and so on; a list (.txt) is named itself"
+        raise UserError(what, where=where, hint=hint)
     return [_source_file(fs, info) for info in listed]
 
 
@@ -107,7 +105,8 @@ def _list(fs: Any, path: str) -> Iterator[dict[str, Any]]:
         return
     for name, below in fs.find(path, detail=True).items():
         parts = PurePosixPath(name).relative_to(path.rstrip("/") or "/").parts
-        if _format(name) and not any(part.startswith((".", "_")) for part in parts):
+        is_sought = _format(name) not in (None, *_UNSOUGHT_FORMATS)
+        if is_sought and not any(part.startswith((".", "_")) for part in parts):
             yield below
 
 
@@ -128,7 +127,7 @@ def format_of(path: str, given: str | None) -> str:
     if found is None:
         hint = f"set input.format, or name the file with one of {', '.join(FORMATS)}"
         raise UserError("the name does not tell the table's format", where=shown(path), hint=hint)
-    if found == "parquet" and _name(path).endswith(COMPRESSIONS):
+    if found == "parquet" and compression_of(path):
         raise UserError(
             "a Parquet file that is compressed from outside cannot be read", where=shown(path), hint="unpack it"
         )
@@ -136,10 +135,12 @@ def format_of(path: str, given: str | None) -> str:
 
 
 def _format(path: str) -> str | None:
-    name = _name(path)
-    for suffix in COMPRESSIONS:
-        name = name.removesuffix(suffix)
-    return FORMATS.get(PurePosixPath(name).suffix)
+    return FORMATS.get(PurePosixPath(_name(path).removesuffix(compression_of(path) or "")).suffix)
+
+
+def compression_of(path: str) -> str | None:
+    """The suffix that tells a file's compression; null for none."""
+    return next((suffix for suffix in COMPRESSIONS if _name(path).endswith(suffix)), None)
 
 
 def _name(path: str) -> str:
@@ -157,43 +158,7 @@ def label(path: str) -> str:
     return PurePosixPath(shown(path).partition("?")[0]).name
 
 
-@contextmanager
-def open_stored(path: str, *, is_seekable: bool = True) -> Iterator[IO[bytes]]:
-    """The bytes of a file as stored; read from start to end only, a web server need not know ranges.
-
-    Raises:
-        UserError: the file cannot be opened or read.
-    """
-    with _readable(path):
-        fs, inner = fsspec.core.url_to_fs(path)
-        options = {} if is_seekable or "http" not in fs.protocol else {"block_size": 0}
-        with fs.open(inner, "rb", **options) as stream:
-            yield stream
-
-
-@contextmanager
-def open_unpacked(path: str) -> Iterator[Any]:
-    """The bytes of a file, decompressed by its suffix; something with `read(size)`.
-
-    Raises:
-        UserError: the file cannot be opened, read or decompressed.
-    """
-    with open_stored(path, is_seekable=False) as stored:
-        suffix = PurePosixPath(_name(path)).suffix
-        if suffix == ".zst":
-            yield pa.CompressedInputStream(pa.PythonFile(stored, "r"), "zstd")
-        elif suffix in _UNPACKERS:
-            with _UNPACKERS[suffix](stored) as unpacked:
-                yield unpacked
-        else:
-            yield stored
-
-
-@contextmanager
-def _readable(path: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error, pa.ArrowException, ImportError) as error:
-        told = str(error).replace(path, shown(path))
-        hint = "it is damaged, cut short, or not what its name says; leave it out or fetch it again"
-        raise UserError(f"cannot be read: {type(error).__name__}: {told}", where=shown(path), hint=hint) from error
+def told(error: Exception, path: str) -> str:
+    """An error's class and text, without what grants access to the file or whatever else it names."""
+    text = str(error).replace(path, shown(path))
+    return f"{type(error).__name__}: {_LINK.sub(lambda link: redact_url(link[0]), text)}"

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from corpusmith.operators.sources.files import SourceFile, format_of, list_files, shown
-from corpusmith.operators.sources.rows import Rows, Table, open_table
+from corpusmith.operators.sources.files import SourceFile, list_files, shown
+from corpusmith.operators.sources.formats import open_table
+from corpusmith.operators.sources.rows import Rows, Table
 from corpusmith.schemas.columns import (
     CAPTION,
     FATE,
@@ -103,7 +104,7 @@ class _Layout:
 
 def _layout(files: Sequence[SourceFile], spec: InputSpec) -> _Layout:
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-        looked = pool.map(lambda file: open_table(file.path, format_of(file.path, spec.format)), files)
+        looked = pool.map(lambda file: open_table(file.path, spec), files)
         tables = [(file, table) for file, table in zip(files, looked, strict=True) if not table.is_empty]
     for key in ("url", "caption", "source_uid"):
         _check_named(key, getattr(spec, key), tables)
@@ -124,7 +125,7 @@ def _layout(files: Sequence[SourceFile], spec: InputSpec) -> _Layout:
 
 def _check_named(key: str, name: str | None, tables: Sequence[tuple[SourceFile, Table]]) -> None:
     for file, table in tables:
-        if name is None or name in table.columns:
+        if name is None or name in table.columns or (key == "caption" and table.is_bare):
             continue
         folded = {column.lower(): column for column in table.columns}
         close = difflib.get_close_matches(name.lower(), folded, n=1)

@@ -22,10 +22,10 @@ from fakes import calls, forget_calls
 
 from corpusmith.pipelines.cli import main
 from corpusmith.pipelines.lock import CorpusLock, lock_text
-from corpusmith.pipelines.run import WORK_FOLDER
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.verify import verify
 from corpusmith.schemas.errors import UserError
+from corpusmith.schemas.manifest import WORK_FOLDER
 
 pytestmark = pytest.mark.usefixtures("counted")
 

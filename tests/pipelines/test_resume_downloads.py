@@ -38,9 +38,9 @@ class SlowWeb(http.server.ThreadingHTTPServer):
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: SlowWeb
 
     def do_GET(self) -> None:
+        assert isinstance(self.server, SlowWeb)
         self.server.requests[self.path] += 1
         time.sleep(ANSWER_S)
         noise = np.random.default_rng(int(self.path.rsplit("/", 1)[-1])).integers(0, 255, (64, 64, 3), np.uint8)

@@ -17,11 +17,12 @@ from fakes import calls, forget_calls
 
 from corpusmith.pipelines import removal
 from corpusmith.pipelines.removal import Removed, read_uids, remove
-from corpusmith.pipelines.run import WORK_FOLDER, last_run, prepare
+from corpusmith.pipelines.run import last_run, prepare
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.upkeep import clean, forget_failures
 from corpusmith.pipelines.verify import finished_manifest, verify
 from corpusmith.schemas.errors import UserError
+from corpusmith.schemas.manifest import WORK_FOLDER
 from corpusmith.schemas.recipe import parse_recipe
 
 pytestmark = pytest.mark.usefixtures("counted")

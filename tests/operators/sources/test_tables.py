@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmith.operators.sources import rows as rows_module
+from corpusmith.operators.sources import csv_table, json_table, lines, parquet_table
 from corpusmith.operators.sources.tables import list_files, read_tables
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.identity import uid_of, uids_of_urls
@@ -203,7 +203,7 @@ def test_bad_json_lines_cost_themselves_alone(tmp_path: Path) -> None:
 
 
 def test_json_values_after_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows_module, "JSON_SAMPLE_LINES", 2)
+    monkeypatch.setattr(json_table, "JSON_SAMPLE_LINES", 2)
     rows: list[dict[str, Any]] = [{"url": f"http://a/{i}", "caption": "c", "w": i} for i in range(3)]
     rows += [{"url": "http://a/3", "caption": "c", "w": "wide"}, {"url": "http://a/4", "caption": "c", "late": [1]}]
     path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
@@ -317,8 +317,11 @@ def test_an_input_may_lack_urls_or_texts(tmp_path: Path) -> None:
         ("a.jsonl", '{"link": "x", "caption": "y"}\n', {}, "no column 'url' for url", "link"),
         ("a.parquet", b"PAR1 nothing PAR1", {}, "cannot be read", "damaged"),
         ("a.parquet", b"", {}, "cannot be read", "damaged"),
-        ("a.txt", "http://a\n", {}, "does not tell the table's format", "input.format"),
+        ("a.list", "http://a\n", {}, "does not tell the table's format", "input.format"),
         ("a.parquet.gz", b"", {}, "compressed from outside", "unpack"),
+        ("a.txt", " \n\n", {}, "the input has no rows", "input.path"),
+        ("a.txt", "http://a\n", {"source_uid": "id"}, "no column 'id' for source_uid", "columns: url"),
+        ("a.txt", "http://a\n", {"columns": ["w"]}, "no input file has the column 'w'", "columns: url"),
     ],
 )
 def test_what_cannot_be_read_is_refused(
@@ -344,8 +347,33 @@ def test_the_format_may_be_given(tmp_path: Path) -> None:
     assert pairs(read(path, format="tsv")) == [("http://a", "b")]
 
 
+def test_a_list_is_one_url_a_line(tmp_path: Path) -> None:
+    text = b"\xef\xbb\xbfhttp://a/1\r\n\n  http://a/2?q=x,y\t\nhttp://a/\xff\n   \n# no comment\nhttp://a/3"
+    path = write(tmp_path / "a.txt", text)
+    urls = ["http://a/1", "http://a/2?q=x,y", "# no comment", "http://a/3"]
+    table = read(path, batch_rows=2)
+    assert table.schema.names == HEAD
+    assert pairs(table) == [(url, None) for url in urls]
+    assert failures(table) == [("bad row", "a.txt:4: invalid UTF-8")]
+    assert table["uid"].to_pylist()[:2] == uids_of_urls(urls[:2], [None, None])
+    packed = write(tmp_path / "b.txt.gz", gzip.compress(text))
+    named = write(tmp_path / "c.urls", text)
+    assert read(packed, url="URL", caption="TEXT")["url"].to_pylist() == table["url"].to_pylist()
+    assert read(named, format="txt")["uid"].to_pylist() == table["uid"].to_pylist()
+    assert [row["caption"] for row in read(path, url=None).to_pylist()] == table["url"].to_pylist()
+
+
+def test_lists_and_tables_go_together(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "link,text,w\nhttp://a,b,1\n")
+    write(tmp_path / "b.txt", "http://c\n")
+    files = [str(tmp_path / name) for name in ("a.csv", "b.txt")]
+    table = read(files, url="link", caption="text")
+    assert pairs(table) == [("http://a", "b"), ("http://c", None)]
+    assert table["w"].to_pylist() == ["1", None]
+
+
 def test_files_are_found(tmp_path: Path) -> None:
-    names = ["b.csv", "a.parquet", "sub/c.jsonl.gz", "sub/deep/d.tsv", "notes.md", "_tmp/e.csv", ".f.csv", "g[1].csv"]
+    names = ["b.csv", "a.parquet", "sub/c.jsonl.gz", "sub/deep/d.tsv", "notes.txt", "_tmp/e.csv", ".f.csv", "g[1].csv"]
     for name in names:
         write(tmp_path / name, "x")
 
@@ -354,6 +382,7 @@ def test_files_are_found(tmp_path: Path) -> None:
 
     assert found(str(tmp_path)) == ["a.parquet", "b.csv", "g[1].csv", "sub/c.jsonl.gz", "sub/deep/d.tsv"]
     assert found(f"{tmp_path}/*.csv") == ["b.csv", "g[1].csv"]
+    assert found(f"{tmp_path}/*.txt") == found(f"{tmp_path}/notes.txt") == ["notes.txt"]
     assert found(f"{tmp_path}/**/*.tsv", f"{tmp_path}/sub/") == ["sub/c.jsonl.gz", "sub/deep/d.tsv"]
     assert found(f"{tmp_path}/g[1].csv", f"{tmp_path}/b.csv", f"{tmp_path}/b.csv") == ["b.csv", "g[1].csv"]
     (file,) = list_files(f"{tmp_path}/b.csv")
@@ -421,8 +450,62 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+class _Breaking(_Quiet):
+    """Breaks off in the middle of what it promised; serves ranges. Files that are read to their ends come whole twice."""
+
+    def do_GET(self) -> None:
+        data = Path(self.translate_path(self.path)).read_bytes()
+        low, _, high = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        part = data[int(low) : int(high) + 1 if high else None]
+        is_footer = int(low) > 0 and int(low) + len(part) == len(data)
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Range", f"bytes {low}-{int(low) + len(part) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part if is_footer else part[: len(part) // 2])
+        self.close_connection = True
+
+
+def test_a_connection_that_breaks_names_the_file(tmp_path: Path) -> None:
+    big = "url,caption\n" + "".join(f"http://a/{i},caption {i}\n" for i in range(20_000))
+    write(tmp_path / "a.csv", big)
+    write(tmp_path / "b.csv.gz", gzip.compress(big.encode()))
+    table = pa.table({"url": [f"http://a/{i}" for i in range(500_000)], "caption": ["c"] * 500_000})
+    pq.write_table(table, tmp_path / "c.parquet", compression="none", use_dictionary=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Breaking, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            for name in ("a.csv", "b.csv.gz", "c.parquet"):
+                error = refusal(f"http://127.0.0.1:{server.server_port}/{name}?sig=SECRET")
+                assert error.where == f"http://127.0.0.1:{server.server_port}/{name}?sig=REDACTED"
+                assert error.what.startswith("cannot be read: Client")
+                assert "reached" in str(error)
+                assert "SECRET" not in str(error)
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.parquet"])
+def test_an_error_in_a_reader_is_no_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("a mistake of ours")
+
+    row = {"url": "http://a", "caption": "b"}
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / name)
+    else:
+        text = "url,caption\nhttp://a,b\n" if "csv" in name else json.dumps(row)
+        write(tmp_path / name, gzip.compress(text.encode()) if name.endswith(".gz") else text)
+    monkeypatch.setattr(csv_table, "Rows", broken)
+    monkeypatch.setattr(json_table, "Rows", broken)
+    monkeypatch.setattr(parquet_table, "Rows", broken)
+    with pytest.raises(ValueError, match="a mistake of ours"):
+        read(tmp_path / name)
+
+
 def test_long_texts_make_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows_module, "BATCH_BYTES", 1 << 20)
+    for module in (lines, parquet_table):
+        monkeypatch.setattr(module, "BATCH_BYTES", 1 << 20)
     rows = [{"url": f"http://a/{i}", "caption": f"{i:04d}" * 2500} for i in range(1000)]
     with (tmp_path / "a.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("url", "caption"), *(row.values() for row in rows)])
