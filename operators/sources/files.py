@@ -77,6 +77,7 @@ def _files_at(path: str) -> list[SourceFile]:
     where = shown(path)
     try:
         fs, inner = fsspec.core.url_to_fs(path if "://" in path else str(Path(path).expanduser()))
+        fs.invalidate_cache()  # object stores remember listings, and files may have come since
         listed = list(_list(fs, inner))
     except FileNotFoundError as error:
         hint = "check input.path; a pattern such as urls/*.parquet takes several files"

@@ -111,13 +111,13 @@ def _fetching(path: str) -> Iterator[None]:
 
 @contextmanager
 def decoding(path: str) -> Iterator[None]:
-    """Tell what decompressors and Arrow raise about bad bytes.
+    """Tell what decompressors and Arrow raise about bad bytes; UnicodeDecodeError is of names in a Parquet footer.
 
     Raises:
         UserError: the file is damaged.
     """
     try:
         yield
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
         hint = "it is damaged, cut short, or not what its name says; leave it out or fetch it again"
         raise UserError(f"cannot be read: {told(error, path)}", where=shown(path), hint=hint) from error

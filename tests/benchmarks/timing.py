@@ -108,6 +108,7 @@ def command_environment(folder: Path) -> dict[str, str]:
     metadata.mkdir(parents=True, exist_ok=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-operators\nVersion: 1\n")
     entries = ["bench_hash = workloads:BenchHash", "bench_hash_rows = workloads:BenchHashRows"]
+    entries.append("bench_pictures = workloads:BenchPictures")
     (metadata / "entry_points.txt").write_text("\n".join(["[corpusmith.operators]", *entries, ""]))
     path = os.pathsep.join([str(folder), str(Path(__file__).parent)])
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

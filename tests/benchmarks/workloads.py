@@ -13,13 +13,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import simplejpeg
 from pydantic import Field
 
 from corpusmith.operators.contract import Annotate, AnnotateRows, Config, Part
 from corpusmith.operators.registry import register
-from corpusmith.schemas.columns import Column
+from corpusmith.schemas.columns import MEDIA, Column
 
 
 class WorkConfig(Config):
@@ -99,10 +101,42 @@ class BenchHashRows(AnnotateRows, name="bench_hash_rows", version=1):
         return {"number": self._work(row["caption"])}
 
 
+class PictureConfig(Config):
+    """What the pictures are like."""
+
+    side: int = Field(48, ge=8, description="width and height in pixels")
+
+
+class BenchPictures(Annotate, name="bench_pictures", version=1):
+    """Makes a small JPEG from each URL, another one for each."""
+
+    Config = PictureConfig
+    config: PictureConfig  # type: ignore[assignment]
+    isolated = False
+    batch_rows = 128
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return ("url",)
+
+    @property
+    def produces(self) -> tuple[Column, ...]:
+        return (MEDIA,)
+
+    def process(self, batch: pa.Table) -> Part:
+        return Part({"media": [self._picture(url) for url in batch.column("url").to_pylist()]})
+
+    def _picture(self, url: str) -> bytes:
+        seed = int.from_bytes(hashlib.sha256(url.encode()).digest()[:4])
+        pixels = np.random.default_rng(seed).integers(0, 256, (self.config.side, self.config.side, 3), np.uint8)
+        return simplejpeg.encode_jpeg(pixels, 90)
+
+
 def register_all() -> None:
     """Make the operators known in this process; the command knows them by entry points."""
     register(BenchHash)
     register(BenchHashRows)
+    register(BenchPictures)
 
 
 def first_row_s(marks: Path) -> float | None:

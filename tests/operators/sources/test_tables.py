@@ -342,6 +342,13 @@ def test_a_parquet_file_that_breaks_off_inside_is_refused(tmp_path: Path) -> Non
     assert refusal(path).where == str(path)
 
 
+def test_a_parquet_file_with_a_broken_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"url": ["http://a"], "caption": ["c"], "größe": [1]}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace("größe".encode(), b"gr\xff\xff\xff\xffe"))
+    assert "damaged" in (refusal(path).hint or "")
+
+
 def test_the_format_may_be_given(tmp_path: Path) -> None:
     path = write(tmp_path / "list.txt", "url\tcaption\nhttp://a\tb\n")
     assert pairs(read(path, format="tsv")) == [("http://a", "b")]
@@ -451,7 +458,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 class _Breaking(_Quiet):
-    """Breaks off in the middle of what it promised; serves ranges. Files that are read to their ends come whole twice."""
+    """Breaks off in the middle of what it promised, but for the end of a file where Parquet keeps its footer."""
 
     def do_GET(self) -> None:
         data = Path(self.translate_path(self.path)).read_bytes()
