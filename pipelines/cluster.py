@@ -12,6 +12,7 @@ import math
 import os
 import pickle
 import platform
+import socket
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from corpusmith.schemas.errors import UserError
 TASK_RETRIES = 3
 STREAM_ATTEMPTS = 4
 OBJECT_STORE_BYTES = 1 << 30
+CONNECT_TIMEOUT_S = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -121,13 +123,22 @@ def _connect(address: str | None, cpus: int | None) -> None:
             "object_store_memory": OBJECT_STORE_BYTES,
         }
     try:
+        if address is not None:
+            _knock(address)
         with _quiet_stderr():
             ray.init(address=address or "local", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster to be used at {address or 'this machine'}: {_first_line(error)}",
             hint="check --address, and that its nodes run this Python and Ray; leave it out to run on this machine",
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at a `host:port`: Ray would wait for somebody without end."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
 @contextmanager
@@ -149,21 +160,17 @@ def _compare_versions() -> None:
     """Refuse a cluster whose nodes run another corpusmith, Python or Arrow than this process."""
     here = _versions()
     probe = ray.remote(num_cpus=0)(_versions)
-    answers = {
-        node["NodeManagerAddress"]: probe.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote()
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-    for address, answer in answers.items():
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    answers = [probe.options(scheduling_strategy=place).remote() for place in places]
+    for node, answer in zip(nodes, answers, strict=True):
         try:
             there = ray.get(answer)
         except ray.exceptions.RayError as error:
             there = f"no corpusmith that could be asked ({_first_line(error)})"
         if there != here:
             raise UserError(
-                f"node {address} runs {there}, this process {here}",
+                f"node {node['NodeManagerAddress']} runs {there}, this process {here}",
                 hint="install the same corpusmith wheel and constraints.txt on every node",
             )
 
