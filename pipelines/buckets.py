@@ -42,9 +42,12 @@ class Bucket:
         end = (self.index + 1) << (PREFIX_BITS - self.bits)
         return "g" if end >> PREFIX_BITS else f"{end:0{PREFIX_HEX}x}"
 
-    def overlaps(self, other: Bucket) -> bool:
-        """Whether some uid belongs to both."""
-        return self.low < other.high and other.low < self.high
+    def overlapping(self, bits: int) -> list[Bucket]:
+        """The buckets of the partition by `bits` that share uids with this one."""
+        if bits <= self.bits:
+            return [Bucket(bits, self.index >> (self.bits - bits))]
+        finer = bits - self.bits
+        return [Bucket(bits, index) for index in range(self.index << finer, (self.index + 1) << finer)]
 
 
 def bucket_bits(rows: int) -> int:

@@ -17,20 +17,19 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from itertools import groupby
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
-import ray.data
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from corpusmith.pipelines.bind import Step
 from corpusmith.pipelines.cell import pickled_by_value
-from corpusmith.pipelines.executors import WAITING_UNITS, available_cpus, waits
+from corpusmith.pipelines.executors import WAITING_UNITS, InlineExecutor, available_cpus, side_by_side, waits
 from corpusmith.pipelines.stream import InFlight, StreamJob, StreamWorker
 from corpusmith.pipelines.units import Unit, decode_stats
 from corpusmith.schemas.errors import UserError
@@ -53,6 +52,7 @@ class RayExecutor:
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
         self._owned = not ray.is_initialized()
+        self._is_local = self._owned and address is None
         if self._owned:
             _connect(address, cpus)
         if address is not None:
@@ -64,7 +64,18 @@ class RayExecutor:
         return max(1, int(sum(node.get("CPU", 0) for node in _nodes())))
 
     def run_stream(self, job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
-        """See Executor."""
+        """See Executor. Where Ray runs on this machine alone, this process works on a few units until actors are up."""
+        head = units[: self.cpus] if self._is_local and not _is_heavy(job) else ()
+        if not head:
+            yield from self._run_on_ray(job, units)
+            return
+        here = InlineExecutor(self.cpus)
+        mine = replace(job, slots=here.cpus)
+        yield from side_by_side(here.run_stream(mine, head), self._run_on_ray(job, units[len(head) :]))
+
+    def _run_on_ray(self, job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+        if not units:
+            return
         pending = {unit.name: unit for unit in units}
         for attempt in range(STREAM_ATTEMPTS):
             before = len(pending)
@@ -104,6 +115,12 @@ class RayExecutor:
         """Stop the Ray that was started or joined for this run."""
         if self._owned:
             ray.shutdown()
+
+
+def _is_heavy(job: StreamJob) -> bool:
+    """Whether some step holds more than one process of this machine should be asked to hold beside the actors."""
+    needs = [step.operator.resources for step in job.segment.stream]
+    return any(r.gpus or r.memory_bytes for r in needs)
 
 
 def _calling(task: Callable[[Item], Result]) -> Callable[[Any], Result]:
@@ -229,6 +246,8 @@ class _StageActor:
 
 
 def _run_once(job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+    import ray.data
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -263,6 +282,8 @@ def _stage_options(steps: Sequence[Step], units: int, stages: Sequence[tuple[Ste
     Stages without a card share the cores by claiming less of one each, so that none starves another of its workers;
     those with a card claim no core: the card bounds them.
     """
+    import ray.data
+
     nodes = _nodes()
     gpus, memory = _most(steps, "gpus"), int(_most(steps, "memory_bytes"))
     if gpus:

@@ -7,6 +7,8 @@ machine or on a cluster; it lives in its own module so that an inline run never 
 from __future__ import annotations
 
 import os
+import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol, TypeVar
@@ -100,3 +102,28 @@ def _in_threads(task: Callable[[Item], Result], items: Iterable[Item], threads: 
             yield from (f.result() for f in finished)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def side_by_side(first: Iterator[Result], second: Iterator[Result]) -> Iterator[Result]:
+    """Items of two iterators, the first one run in a thread of its own; an error of either ends both."""
+    done: queue.SimpleQueue[Result] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def run_first() -> None:
+        for item in first:
+            done.put(item)
+            if stop.is_set():
+                break
+
+    with ThreadPoolExecutor(1, thread_name_prefix="corpusmith-head") as pool:
+        running = pool.submit(run_first)
+        try:
+            for item in second:
+                yield item
+                if running.done():
+                    running.result()
+            running.result()
+        finally:
+            stop.set()
+    while not done.empty():
+        yield done.get()

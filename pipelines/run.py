@@ -43,6 +43,8 @@ RECIPE_PATH = "recipe.json"
 REMOVED_PATH = "removed.parquet"
 WRITE_STEP = "shards"
 CHEAP_STREAM_ROWS = 100_000
+FEW_SAMPLES = 20_000
+"""Shards of so few samples are written in this process: workers would take longer to start."""
 VERSIONED = ("corpusmith", "pyarrow", "duckdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
 
 
@@ -292,7 +294,8 @@ class _Run:
         self.progress.start(WRITE_STEP, found.counts.kept, "samples")
         started = time.perf_counter()
         records = []
-        for record in self.executor.run_tasks(task, list(enumerate(tables))):
+        executor = InlineExecutor() if found.counts.kept <= FEW_SAMPLES else self.executor
+        for record in executor.run_tasks(task, list(enumerate(tables))):
             records.append(record)
             self.progress.advance(record.samples)
         self.progress.end()

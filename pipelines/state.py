@@ -55,10 +55,14 @@ def result_schema(produces: Sequence[Column]) -> pa.Schema:
 
 
 class Results:
-    """Stored results for the rows of one range of root uids, searchable by uid and digest."""
+    """Stored results for the rows of one range of root uids, searchable by uid and digest.
+
+    Args:
+        table: results, sorted and with one for each uid and digest.
+    """
 
     def __init__(self, table: pa.Table) -> None:
-        self.table = _one_each(table)
+        self.table = table
         self._keys = _key(self.table) if self.table.num_rows else None
 
     def find(self, uids: pa.Array | pa.ChunkedArray, digests: pa.Array) -> np.ndarray:
@@ -100,7 +104,7 @@ class Store:
         self.storage = storage
         self.folder = folder
         self.schema = result_schema(produces)
-        self._files: list[_File] | None = None
+        self._by_bucket: dict[Bucket, list[_File]] | None = None
 
     def publish(self, bucket: Bucket, table: pa.Table) -> None:
         """Make one fragment of results visible; all rows belong to `bucket`."""
@@ -111,24 +115,38 @@ class Store:
 
     def refresh(self) -> None:
         """Look again at what is published; a store otherwise sees what was there at its first read."""
-        self._files = [_parse(entry) for entry in self.storage.list(self.folder)]
+        by_bucket: dict[Bucket, list[_File]] = {}
+        for file in map(_parse, self.storage.list(self.folder)):
+            by_bucket.setdefault(file.bucket, []).append(file)
+        self._by_bucket = by_bucket
+
+    def _present(self) -> dict[Bucket, list[_File]]:
+        if self._by_bucket is None:
+            self.refresh()
+        return self._by_bucket or {}
 
     @property
     def files(self) -> list[_File]:
         """Files at the last look."""
-        if self._files is None:
-            self.refresh()
-        return self._files or []
+        return [file for files in self._present().values() for file in files]
 
     @property
     def bits(self) -> int:
         """Bits of the finest partition among the files."""
-        return max((file.bucket.bits for file in self.files), default=0)
+        return max((bucket.bits for bucket in self._present()), default=0)
+
+    def _overlapping(self, bucket: Bucket) -> list[_File]:
+        present = self._present()
+        others = [other for bits in {b.bits for b in present} for other in bucket.overlapping(bits)]
+        return [file for other in others for file in present.get(other, ())]
 
     def results(self, bucket: Bucket, low: str, high: str) -> Results:
         """Results of rows of `bucket` whose root uid is within [low, high]."""
-        pieces = [self._read(file, low, high) for file in self.files if file.bucket.overlaps(bucket)]
-        return Results(pa.concat_tables([self.schema.empty_table(), *pieces]))
+        files = self._overlapping(bucket)
+        table = pa.concat_tables([self.schema.empty_table(), *(self._read(file, low, high) for file in files)])
+        # what compaction has written is sorted, with one of each
+        is_settled = len(files) == 1 and not files[0].is_fragment
+        return Results(table if is_settled else _one_each(table))
 
     def _read(self, file: _File, low: str, high: str) -> pa.Table:
         return read_range(self.storage, file.path, ROOT.name, low, high, self.schema.names).cast(self.schema)
@@ -148,22 +166,24 @@ class Store:
             Results left out by `drop`.
         """
         self.refresh()
+        stale = [f.path for f in self.files if f.is_fragment or f.bucket.bits != bits]
+        if not stale and drop is None:
+            return 0
         with ThreadPoolExecutor(COMPACTION_THREADS) as pool:
             dropped = sum(pool.map(lambda bucket: self._compact_bucket(bucket, drop), all_buckets(bits)))
-        stale = [f.path for f in self.files if f.is_fragment or f.bucket.bits != bits]
         self.storage.delete(*stale)
         self.refresh()
         return dropped
 
     def _compact_bucket(self, bucket: Bucket, drop: Callable[[pa.Table], pa.Array] | None) -> int:
-        files = [f for f in self.files if f.bucket.overlaps(bucket)]
+        files = self._overlapping(bucket)
         settled = all(not f.is_fragment and f.bucket == bucket for f in files)
         if not files or (settled and drop is None):
             return 0
         table = self.read_bucket(bucket)
         before = table.num_rows
         if drop is not None:
-            table = table.filter(pc.invert(drop(table)))
+            table = table.filter(pc.invert(pc.fill_null(drop(table), False)))
         self.storage.publish_table(self._bucket_path(bucket), table, row_group_rows=ROW_GROUP_ROWS)
         return before - table.num_rows
 

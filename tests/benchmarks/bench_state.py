@@ -1,12 +1,12 @@
 """The published results themselves: publishing, compaction, listing and looking up, in rows a second.
 
 Run `python tests/benchmarks/bench_state.py [--rows 1000000] [--operators 8] [--s3]`. Results of each operator are
-published in fragments as a stream does (units of at most 8,192 rows, three fragments each, arrived in random order),
-compacted into buckets, listed, and looked up for every unit of every operator: the anti-join that a resumed run starts with.
-Nothing but the state is at work: digests are drawn, no operator runs, and two threads stand for two cores.
+published in fragments as a stream does (units of at most 8,192 rows, three fragments each, rows in the order of their
+arrival), compacted into buckets, listed, and looked up for every unit of every operator: the anti-join that a resumed
+run starts with. Nothing but the state is at work: digests are drawn, no operator runs, two threads stand for two cores.
 
-`--s3` does the same on an S3-protocol server on loopback, moto's, which is written in Python and runs in this process: its
-rates say that the requests are right and few, not what an object store would give.
+`--s3` does the same on an S3-protocol server on loopback, moto's, which is written in Python and runs in this process:
+its rates say that the requests are right and few, not what an object store would give.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-
 from timing import say
 
 from corpusmith.pipelines.buckets import Bucket, all_buckets, bucket_bits
