@@ -37,6 +37,8 @@ from corpusmith.schemas.errors import UserError
 TASK_RETRIES = 3
 STREAM_ATTEMPTS = 4
 OBJECT_STORE_BYTES = 1 << 30
+ACTOR_START_TIMEOUT_S = 60
+"""Time for all workers of a stream to come, so that they share its units evenly; then it goes on with those at hand."""
 CONNECT_TIMEOUT_S = 10.0
 
 _log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class RayExecutor:
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
         self._owned = not ray.is_initialized()
+        self._all_come = True
         self._is_local = self._owned and address is None
         if self._owned:
             _connect(address, cpus)
@@ -80,15 +83,18 @@ class RayExecutor:
         for attempt in range(STREAM_ATTEMPTS):
             before = len(pending)
             try:
-                for summary in _run_once(job, list(pending.values())):
+                for summary in _run_once(job, list(pending.values()), ACTOR_START_TIMEOUT_S if self._all_come else -1):
                     if pending.pop(summary["unit"], None) is not None:
                         yield summary
             except ray.exceptions.RayError as error:
                 _raise_if_own(error)
+                self._all_come = False
                 stuck = attempt > 0 and len(pending) == before
                 if stuck or attempt == STREAM_ATTEMPTS - 1:
                     raise _lost(error, f"{len(pending)} units") from error
-                _log.warning("workers were lost, %d units run again: %s", len(pending), _first_line(error))
+                _log.warning(
+                    "workers were lost or did not come, %d units run again: %s", len(pending), _first_line(error)
+                )
             if not pending:
                 return
         raise UserError(
@@ -245,24 +251,19 @@ class _StageActor:
         )
 
 
-def _run_once(job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+def _run_once(job: StreamJob, units: Sequence[Unit], wait_s: int) -> Iterator[dict[str, Any]]:
+    """Run units; `wait_s` is the time in which all workers have to come, -1 to begin with the first."""
     import ray.data
 
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.target_max_block_size = None  # one block out for each block in: a unit stays one unit
-    context.wait_for_min_actors_s = -1  # work with the workers that have come: a lost node's may never come again
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as an error is raised as well
     stages = _stages(job.segment.stream)
     options = [_stage_options(steps, len(units), stages) for steps in stages]
-    blocks = [pa.table({"unit": [unit.to_json()]}) for unit in units]
-    dataset = ray.data.from_blocks(blocks)
     operators = [step.operator for step in job.segment.stream]
-    for steps, resources in zip(stages, options, strict=True):
-        with warnings.catch_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=DeprecationWarning)
+        _set_up_ray_data(wait_s, has_stages=len(stages) > 1)
+        dataset = ray.data.from_blocks([pa.table({"unit": [unit.to_json()]}) for unit in units])
+        for steps, resources in zip(stages, options, strict=True):
             # restarts and retries without end are Ray Data's default, and this is the only way to bound them
-            warnings.simplefilter("ignore", category=DeprecationWarning)
             dataset = dataset.map_batches(
                 _StageActor,
                 batch_size=1,
@@ -274,6 +275,19 @@ def _run_once(job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]
         assert isinstance(batch, pa.Table)
         for text in batch.column("summary").to_pylist():
             yield json.loads(text)
+
+
+def _set_up_ray_data(wait_s: int, *, has_stages: bool) -> None:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.target_max_block_size = None  # one block out for each block in: a unit stays one unit
+    context.wait_for_min_actors_s = wait_s
+    # units lie on this node: were workers chosen by that, its own would take all of a short stream
+    context.execution_options.actor_locality_enabled = has_stages
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as an error is raised as well
 
 
 def _stage_options(steps: Sequence[Step], units: int, stages: Sequence[tuple[Step, ...]]) -> dict[str, Any]:

@@ -40,20 +40,34 @@ def row_digests(table: pa.Table, requires: Sequence[str]) -> pa.Array:
 
 
 def _as_binary(table: pa.Table, name: str) -> pa.Array:
-    column = table.column(MEDIA_SHA256.name if name == MEDIA.name else name).combine_chunks()
-    if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    """A column's values as bytes: distinct values of its type have distinct bytes, null stays null."""
+    column = table.column(MEDIA_SHA256.name if name == MEDIA.name else name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     kind = column.type
     if pa.types.is_floating(kind):
         # the bits, not the decimal form: every distinct value is distinct
-        column = pc.cast(pc.cast(column, pa.float64()).view(pa.int64()), pa.string())
-    elif pa.types.is_nested(kind) or pa.types.is_dictionary(kind) or pa.types.is_temporal(kind):
+        column = pc.cast(column, pa.float64()).combine_chunks().view(pa.int64())
+    elif pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
+        # the number, not the date: a date may lie outside the calendar
+        column = column.combine_chunks().view(pa.int32() if kind.bit_width == 32 else pa.int64())
+    elif not _is_castable(kind):
         column = pa.array([None if v is None else json.dumps(v, default=str) for v in column.to_pylist()], pa.string())
-    elif pa.types.is_null(kind):
-        column = pa.nulls(len(column), pa.string())
-    elif not (pa.types.is_large_binary(kind) or pa.types.is_binary(kind)):
-        column = pc.cast(column, pa.string())
-    return pc.cast(column, pa.large_binary())
+    if not _is_bytes(column.type):
+        column = pc.cast(column, pa.large_string())
+    column = pc.cast(column, pa.large_binary())
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _is_castable(kind: pa.DataType) -> bool:
+    """Whether Arrow casts the type to text, or to bytes, without making two values one."""
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    is_number = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_decimal(kind)
+    return is_text or is_number or pa.types.is_null(kind) or _is_bytes(kind)
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -128,7 +129,7 @@ def _sorted_runs(files: list[SourceFile], spec: InputSpec, limit: int | None) ->
 
 def _run(batches: list[pa.RecordBatch], first: int) -> pa.Table:
     table = pa.Table.from_batches(batches)
-    order = pa.array(range(first, first + table.num_rows), pa.int64())
+    order = pa.array(np.arange(first, first + table.num_rows))
     return table.append_column(_ORDER, order).sort_by([(UID.name, "ascending"), (_ORDER, "ascending")])
 
 

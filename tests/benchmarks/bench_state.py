@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from timing import say
 
 from corpusmith.pipelines.buckets import Bucket, all_buckets, bucket_bits
@@ -77,8 +78,8 @@ def results_of(keys: pa.Table, rng: np.random.Generator) -> pa.Table:
         UID.name: keys.column(UID.name),
         ROOT.name: keys.column(UID.name),
         DIGEST: keys.column(DIGEST),
-        ERROR: pa.array(np.where(failed, "Timeout", None), pa.string()),
-        MESSAGE: pa.array(np.where(failed, "no answer within 10 s", None), pa.string()),
+        ERROR: pc.if_else(failed, "Timeout", pa.scalar(None, pa.string())),
+        MESSAGE: pc.if_else(failed, "no answer within 10 s", pa.scalar(None, pa.string())),
         "score": pa.array(rng.random(keys.num_rows)),
         "label": words,
     }
@@ -103,6 +104,12 @@ def publish(stores: Sequence[Store], units: Sequence[Work], pool: ThreadPoolExec
         pass
 
 
+def compact(stores: Sequence[Store], bits: int) -> None:
+    """Merge fragments into bucket files."""
+    for store in stores:
+        store.compact(bits)
+
+
 def look_up(stores: Sequence[Store], units: Sequence[Work], pool: ThreadPoolExecutor) -> None:
     """Find every row's result, as a stream does before it computes: batches of 1,024 rows."""
 
@@ -121,12 +128,24 @@ def look_up(stores: Sequence[Store], units: Sequence[Work], pool: ThreadPoolExec
     assert found == expected, f"{found:,} of {expected:,} results found"
 
 
-def timed(name: str, rows: int, work: Callable[[], object]) -> None:
+def timed(name: str, number: int, unit: str, work: Callable[[], object]) -> None:
     """Do a part and print its rate."""
     started = time.perf_counter()
     work()
     taken_s = time.perf_counter() - started
-    say(f"  {name:24} {taken_s:7.1f} s {rows / taken_s:12,.0f} results/s")
+    say(f"  {name:24} {taken_s:8.2f} s {number / taken_s:12,.0f} {unit}/s")
+
+
+def list_all(stores: Sequence[Store]) -> None:
+    """Look again at what is published."""
+    for store in stores:
+        store.refresh()
+
+
+def files_of(stores: Sequence[Store]) -> int:
+    """How many files there are."""
+    list_all(stores)
+    return sum(len(store.files) for store in stores)
 
 
 def measure(root: str, rows: int, operators: int) -> None:
@@ -139,13 +158,13 @@ def measure(root: str, rows: int, operators: int) -> None:
     stores = [Store(storage, f"results/op{i}-{secrets.token_hex(8)}", PRODUCES) for i in range(operators)]
     results = rows * operators
     with ThreadPoolExecutor(CPUS) as pool:
-        timed("publish", results, lambda: publish(stores, units, pool))
-        timed("list fragments", results, lambda: [store.refresh() for store in stores])
-        timed("find among fragments", rows, lambda: look_up(stores[:1], units, pool))
-        timed("compact", results, lambda: [store.compact(bits) for store in stores])
-        timed("list buckets", results, lambda: [store.refresh() for store in stores])
-        timed("find", results, lambda: look_up(stores, units, pool))
-        timed("compact once more", results, lambda: [store.compact(bits) for store in stores])
+        timed("publish", results, "results", lambda: publish(stores, units, pool))
+        timed("list fragments", files_of(stores), "files", lambda: list_all(stores))
+        timed("find among fragments", rows, "results", lambda: look_up(stores[:1], units, pool))
+        timed("compact", results, "results", lambda: compact(stores, bits))
+        timed("list bucket files", files_of(stores), "files", lambda: list_all(stores))
+        timed("find", results, "results", lambda: look_up(stores, units, pool))
+        timed("compact once more", results, "results", lambda: compact(stores, bits))
     size = sum(entry.size for entry in storage.list("results"))
     say(f"  {size / results:.0f} bytes a result; all parts together {time.perf_counter() - started:.0f} s")
 

@@ -36,11 +36,11 @@ class Phases(Progress):
         self.ended_s: dict[str, float] = {}
         self._name = ""
 
-    def start(self, name: str, total: int, unit: str = "rows", *, steps: Sequence[str] = ()) -> None:
+    def start(self, phase: str, total: int, unit: str = "rows", *, steps: Sequence[str] = ()) -> None:
         """See Progress.start."""
-        self._name = name
-        self.began_s[name] = time.time()
-        super().start(name, total, unit, steps=steps)
+        self._name = phase
+        self.began_s[phase] = time.time()
+        super().start(phase, total, unit, steps=steps)
 
     def end(self) -> None:
         """See Progress.end."""

@@ -22,6 +22,7 @@ from corpora import fates, outcome, run_recipe, shard_bytes, write_rows
 from fakes import calls, forget_calls
 
 from corpusmith.pipelines import cluster
+from corpusmith.pipelines import run as run_module
 from corpusmith.pipelines.cluster import RayExecutor
 from corpusmith.pipelines.run import WORK_FOLDER
 from corpusmith.pipelines.storage import Storage
@@ -49,7 +50,7 @@ steps:
 - keep: crop < 2 OR rank % 2 = 0
 output: {{samples_per_shard: 37}}
 """
-ROWS = 300
+ROWS = 240
 DEADLY = (14, 110)
 """Rows that kill the child process that fetches them."""
 
@@ -107,7 +108,10 @@ def kill_group(process: subprocess.Popen[str]) -> None:
 
 
 @on_session
-def test_ray_makes_what_inline_makes(recipe: str, expected: Any, tmp_path: Path) -> None:
+def test_ray_makes_what_inline_makes(
+    recipe: str, expected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "FEW_SAMPLES", 0)  # shards are Ray's tasks, too
     run_recipe(recipe, tmp_path / "ray", executor="ray")
     assert outcome(tmp_path / "ray") == expected
     assert verify(Storage(str(tmp_path / "ray"))) == []
@@ -203,6 +207,23 @@ def test_a_task_that_kills_its_worker_is_bounded(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match="1 tasks are not done"):
         list(executor.run_tasks(deadly, [tmp_path / "deaths"]))
     assert (tmp_path / "deaths").read_text() == "xx"
+
+
+@on_session
+def test_cores_that_others_use_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "ACTOR_START_TIMEOUT_S", 6)
+    busy = ray.remote(num_cpus=1)(Counter).remote()
+    ray.get(busy.total.remote())
+    write_rows(tmp_path / "rows.parquet", range(64))
+    try:
+        run_recipe(
+            f"corpus: c\ninput: {{path: '{tmp_path}/rows.parquet'}}\nsteps: [fake_score]\n",
+            tmp_path / "ray",
+            executor="ray",
+        )
+    finally:
+        ray.kill(busy)
+    assert sorted(calls("fake_score")) == sorted(fates(tmp_path / "ray"))
 
 
 def test_a_node_is_lost_in_the_middle(recipe: str, expected: Any, tmp_path: Path) -> None:
