@@ -15,7 +15,7 @@ import platform
 import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -37,8 +37,6 @@ from corpusmith.schemas.errors import UserError
 TASK_RETRIES = 3
 STREAM_ATTEMPTS = 4
 OBJECT_STORE_BYTES = 1 << 30
-ACTOR_START_TIMEOUT_S = 60
-"""Time for all workers of a stream to come, so that they share its units evenly; then it goes on with those at hand."""
 CONNECT_TIMEOUT_S = 10.0
 
 _log = logging.getLogger(__name__)
@@ -54,7 +52,6 @@ class RayExecutor:
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
         self._owned = not ray.is_initialized()
-        self._all_come = True
         self._is_local = self._owned and address is None
         if self._owned:
             _connect(address, cpus)
@@ -83,18 +80,15 @@ class RayExecutor:
         for attempt in range(STREAM_ATTEMPTS):
             before = len(pending)
             try:
-                for summary in _run_once(job, list(pending.values()), ACTOR_START_TIMEOUT_S if self._all_come else -1):
+                for summary in _run_once(job, list(pending.values())):
                     if pending.pop(summary["unit"], None) is not None:
                         yield summary
             except ray.exceptions.RayError as error:
                 _raise_if_own(error)
-                self._all_come = False
                 stuck = attempt > 0 and len(pending) == before
                 if stuck or attempt == STREAM_ATTEMPTS - 1:
                     raise _lost(error, f"{len(pending)} units") from error
-                _log.warning(
-                    "workers were lost or did not come, %d units run again: %s", len(pending), _first_line(error)
-                )
+                _log.warning("workers were lost, %d units run again: %s", len(pending), _first_line(error))
             if not pending:
                 return
         raise UserError(
@@ -251,19 +245,18 @@ class _StageActor:
         )
 
 
-def _run_once(job: StreamJob, units: Sequence[Unit], wait_s: int) -> Iterator[dict[str, Any]]:
-    """Run units; `wait_s` is the time in which all workers have to come, -1 to begin with the first."""
+def _run_once(job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
     import ray.data
 
     stages = _stages(job.segment.stream)
     options = [_stage_options(steps, len(units), stages) for steps in stages]
     operators = [step.operator for step in job.segment.stream]
+    _set_up_ray_data()
+    dataset = ray.data.from_blocks([pa.table({"unit": [unit.to_json()]}) for unit in units])
     with warnings.catch_warnings():
+        # restarts and retries without end are Ray Data's default, and this is the only way to bound them
         warnings.simplefilter("ignore", category=DeprecationWarning)
-        _set_up_ray_data(wait_s, has_stages=len(stages) > 1)
-        dataset = ray.data.from_blocks([pa.table({"unit": [unit.to_json()]}) for unit in units])
         for steps, resources in zip(stages, options, strict=True):
-            # restarts and retries without end are Ray Data's default, and this is the only way to bound them
             dataset = dataset.map_batches(
                 _StageActor,
                 batch_size=1,
@@ -271,28 +264,27 @@ def _run_once(job: StreamJob, units: Sequence[Unit], wait_s: int) -> Iterator[di
                 fn_constructor_args=(pickled_by_value((job, steps), operators),),
                 **resources,
             )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        assert isinstance(batch, pa.Table)
+    batches: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in batches:
         for text in batch.column("summary").to_pylist():
             yield json.loads(text)
 
 
-def _set_up_ray_data(wait_s: int, *, has_stages: bool) -> None:
+def _set_up_ray_data() -> None:
     import ray.data
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.target_max_block_size = None  # one block out for each block in: a unit stays one unit
-    context.wait_for_min_actors_s = wait_s
-    # units lie on this node: were workers chosen by that, its own would take all of a short stream
-    context.execution_options.actor_locality_enabled = has_stages
+    context.wait_for_min_actors_s = -1  # begin with the first: workers of a node that is lost or busy may never come
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs as an error is raised as well
 
 
 def _stage_options(steps: Sequence[Step], units: int, stages: Sequence[tuple[Step, ...]]) -> dict[str, Any]:
     """Actor pool of a stage: as many workers as its cores or cards allow, many units in each when it waits.
 
+    No worker is given more than its share at once, or the first that comes would take all of a short stream.
     Stages without a card share the cores by claiming less of one each, so that none starves another of its workers;
     those with a card claim no core: the card bounds them.
     """
@@ -308,11 +300,13 @@ def _stage_options(steps: Sequence[Step], units: int, stages: Sequence[tuple[Ste
         size = int(sum(node.get("CPU", 0) for node in nodes) / cores)
         claim = math.floor(cores / sharing * 1e4) / 1e4
     _check_fits(nodes, steps, {"CPU": claim, "GPU": gpus, "memory": memory})
-    inside = WAITING_UNITS if waits(steps) else 1
+    size = max(1, min(size, units))
+    share = -(-units // size)
+    inside = min(share, WAITING_UNITS if waits(steps) else 1)
     options: dict[str, Any] = {
         "compute": ray.data.ActorPoolStrategy(
-            size=max(1, min(size, units)),
-            max_tasks_in_flight_per_actor=inside + 1,
+            size=size,
+            max_tasks_in_flight_per_actor=min(share, inside + 1),
             max_concurrent_calls_per_actor=inside,
             enable_true_multi_threading=inside > 1,
         ),

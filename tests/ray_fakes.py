@@ -6,6 +6,7 @@ Run as a program it plays on Rays of its own: a cluster of two nodes that loses 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -27,7 +28,9 @@ from corpusmith.schemas.columns import MEDIA, Column
 class FakeWait(AnnotateAsync, name="fake_wait", version=1):
     """Waits for something far away; says how long the address is."""
 
-    requires = ("url",)
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return ("url",)
 
     @property
     def produces(self) -> tuple[Column, ...]:
@@ -52,7 +55,10 @@ class FakeKiller(Annotate, name="fake_killer", version=1):
     config: FakeKillerConfig  # type: ignore[assignment]
     isolated = False
     batch_rows = 10
-    requires = ("url",)
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return ("url",)
 
     @property
     def produces(self) -> tuple[Column, ...]:
@@ -86,7 +92,10 @@ class FakeCard(AnnotateRows, name="fake_card", version=1):
     isolated = False
     batch_rows = 20
     resources = Resources(gpus=1.0)
-    requires = ("media",)
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return ("media",)
 
     @property
     def produces(self) -> tuple[Column, ...]:
@@ -102,7 +111,10 @@ class FakePlace(Annotate, name="fake_place", version=1):
     """Notes the node that it works on."""
 
     isolated = False
-    requires = ("url",)
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return ("url",)
 
     @property
     def produces(self) -> tuple[Column, ...]:
@@ -123,7 +135,7 @@ def two_nodes(recipe: str, output: str) -> None:
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     second = cluster.add_node(num_cpus=1)
-    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
     def kill_second() -> None:
         while len(set(calls("fake_place"))) < 2:
@@ -151,7 +163,7 @@ def one_card(recipes: list[str], output: str) -> None:
         include_dashboard=False,
         object_store_memory=128 << 20,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
     for recipe in recipes:
         run_recipe(recipe, output, executor="ray")
@@ -162,7 +174,7 @@ def attached(address: str, recipe: str, output: str) -> None:
     """Run on a Ray that is there already."""
     import ray
 
-    ray.init(address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     run_recipe(recipe, output, executor="ray")
 
 
