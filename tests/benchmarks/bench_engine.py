@@ -2,13 +2,14 @@
 
 Run `python tests/benchmarks/bench_engine.py [--rows 20000] [--row-ms 3] [--executor ray|inline]`. A stream of one
 operator of known cost and a `keep` runs with each executor on two cores; the operator hashes in the worker's own
-process by batches, or in a child process row by row. The wall is taken from the first row that any worker begins to
-the end of the stream, so that the start of Ray's actors is apart (it is in the column `start`) but a worker that comes
-late is not. The operators' time is what the run itself reports, `RunResult.stats`.
+process by batches, or in a child process row by row. The operators' time is what the run itself reports,
+`RunResult.stats`; spread over the cores it is the least that the stream could take. Three ratios to it are told:
 
-On a machine that does other work too, the wall tells little: the cores' time of all processes of the run over the same
-span, divided by the operators' time, is what such work disturbs least. Ray's own processes are part of it; an isolated
-operator's time is wall time in its child, so on a busy machine its ratio falls below one.
+- wall: from the first row that any worker begins to the end of the stream. Ray's actors come up meanwhile.
+- steady: the same without what does not grow with the rows: the difference to a run of a quarter of the rows.
+- cpu: the cores' time of all processes, Ray's own among them, over the span of the wall ratio. Where the machine does
+  other work too, this one is disturbed least; an isolated operator's time is wall time in its child, so there the
+  ratio falls below one.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ class Measured:
     cpu_s: float
 
 
-def measure(folder: Path, operator: str, executor: str, kilobytes: int) -> Measured:
-    """Run the recipe in a folder of its own."""
+def measure(folder: Path, rows: int, operator: str, executor: str, kilobytes: int) -> Measured:
+    """Run the recipe over so many rows, in an empty folder."""
+    write_input(folder / "input.parquet", rows)
     marks = folder / "marks"
     steps = [f"{operator}: {{kilobytes: {kilobytes}, marks: '{marks}'}}", "keep: number >= 500"]
-    text = recipe_of(steps, folder.parent / "input.parquet")
+    text = recipe_of(steps, folder / "input.parquet")
     with Sampler() as sampler:
         result, phases = run_text(text, folder / "corpus", executor=executor, cpus=CPUS)
     first_s, ended_s = first_row_s(marks), phases.ended_s[STREAM]
@@ -60,19 +62,23 @@ def main() -> None:
     register_all()
     kilobytes = kilobytes_for(options.row_ms)
     say(f"{options.rows:,} rows of {options.row_ms:g} ms ({kilobytes:,} kB hashed), {CPUS} cores, limit {LIMIT}")
-    heads = ("start", "wall", "work/cores", "wall ratio", "cpu ratio")
+    heads = ("start", "wall", "work/cores", "wall ratio", "steady", "cpu ratio")
     say(f"{'executor':9} {'operator':16}" + "".join(f"{head:>11}" for head in heads))
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        write_input(folder / "input.parquet", options.rows)
-        for executor in options.executor or ["inline", "ray"]:
-            for operator in OPERATORS:
-                (folder / f"{executor}-{operator}").mkdir()
-                found = measure(folder / f"{executor}-{operator}", operator, executor, kilobytes)
-                ideal_s = found.operators_s / CPUS
-                times = "".join(f"{seconds:9.1f} s" for seconds in (found.start_s, found.wall_s, ideal_s))
-                ratios = f"{found.wall_s / ideal_s:11.3f}{found.cpu_s / found.operators_s:11.3f}"
-                say(f"{executor:9} {operator:16}{times}{ratios}")
+    for executor in options.executor or ["inline", "ray"]:
+        for operator in OPERATORS:
+            found: list[Measured] = []
+            for rows in (options.rows // 4, options.rows):
+                with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                    found.append(measure(Path(folder), rows, operator, executor, kilobytes))
+            say(f"{executor:9} {operator:16}{told(*found)}")
+
+
+def told(part: Measured, whole: Measured) -> str:
+    """The columns of one line, from the runs of a quarter of the rows and of all."""
+    times_s = (whole.start_s, whole.wall_s, whole.operators_s / CPUS)
+    steady = (whole.wall_s - part.wall_s) / (whole.operators_s - part.operators_s) * CPUS
+    ratios = (whole.wall_s / whole.operators_s * CPUS, steady, whole.cpu_s / whole.operators_s)
+    return "".join(f"{seconds:9.1f} s" for seconds in times_s) + "".join(f"{ratio:11.3f}" for ratio in ratios)
 
 
 if __name__ == "__main__":
