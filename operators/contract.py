@@ -159,6 +159,10 @@ class Operator(ABC):
     row_timeout_s: ClassVar[float] = 120.0
     """An isolated operator that spends longer on one row is killed and the row fails."""
 
+    share: float = 1.0
+    """The part of the run's work that this worker does, set before setup(): limits of the run as a whole, such as a
+    bandwidth, are multiplied by it."""
+
     def __init_subclass__(cls, name: str | None = None, version: int | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if name is None:
@@ -192,6 +196,13 @@ class Operator(ABC):
     def produces(self) -> tuple[Column, ...]:
         """Columns that the operator adds or replaces."""
         return ()
+
+    def missing(self) -> str | None:
+        """What the operator needs and this environment lacks (a package, a model), and how to get it; None for nothing.
+
+        Asked before a run starts; must be quick: look for packages and files, load nothing.
+        """
+        return None
 
     def setup(self) -> None:
         """Load models and open handles, once for each worker, before the first batch; heavy imports belong here."""
