@@ -4,51 +4,90 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
 
-from corpusmith.operators.fetch.addresses import TransientFailure
+from corpusmith.operators.fetch.config import DownloadConfig
+from corpusmith.operators.fetch.transient import TransientFailure
 from corpusmith.schemas.fates import RowFailed
 
-if TYPE_CHECKING:
-    from aiohttp import ClientResponse
-
-    from corpusmith.operators.fetch.download import DownloadConfig
-
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
+_NO_WHOLE = frozenset({205, 206})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_READ = {
+    name.encode(): name
+    for name in ("content-encoding", "content-length", "etag", "location", "retry-after", "x-robots-tag")
+}
+_STATUS_LINE = re.compile(rb"HTTP/[0-9.]+ +([0-9]{3})")
 
 
-def check_head(response: ClientResponse, config: DownloadConfig) -> None:
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status, and those headers of a response that are read here; bytes that are no UTF-8 as lone surrogates."""
+
+    status: int
+    headers: dict[str, list[str]]
+
+    @staticmethod
+    def of(lines: Sequence[bytes]) -> Head:
+        """Read a status line and the header lines after it; headers that nobody here asks for are passed over.
+
+        Raises:
+            RowFailed: `bad response` if the first line is no status line.
+        """
+        status = _STATUS_LINE.match(lines[0])
+        if status is None:
+            raise RowFailed("bad response", "not HTTP: no status line")
+        headers: dict[str, list[str]] = {}
+        for line in lines[1:]:
+            name, _, value = line.partition(b":")
+            known = _READ.get(name.strip().lower())
+            if known:
+                headers.setdefault(known, []).append(value.strip().decode("utf-8", "surrogateescape"))
+        return Head(int(status[1]), headers)
+
+    def first(self, name: str) -> str | None:
+        """The first value of a header, given in lower case."""
+        values = self.headers.get(name)
+        return values[0] if values else None
+
+    @property
+    def location(self) -> str | None:
+        """Where a redirect leads to; None if this is none."""
+        return (self.first("location") or None) if self.status in _REDIRECTS else None
+
+    @property
+    def length_bytes(self) -> int | None:
+        """The declared length of the body, an absurd one cut to 19 digits; None if none is declared in digits."""
+        declared = self.first("content-length")
+        return int(declared.lstrip("0")[:19] or 0) if declared and re.fullmatch("[0-9]+", declared) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response that came in full: its head, and its body as it was sent."""
+
+    head: Head
+    body: bytes
+
+
+def check_head(head: Head, config: DownloadConfig) -> None:
     """Raise if a response's status or headers say that its body is not to be read."""
-    status = response.status
+    status = head.status
     if status in _TRANSIENT_STATUSES:
-        raise TransientFailure(f"HTTPStatus {status}", wait_s=retry_after_s(response.headers.get("Retry-After")))
-    if not 200 <= status < 300 or status == 206:
+        raise TransientFailure(f"HTTPStatus {status}", wait_s=retry_after_s(head.first("retry-after")))
+    if head.location is not None:
+        return
+    if not 200 <= status < 300 or status in _NO_WHOLE:
         raise RowFailed(f"HTTPStatus {status}")
-    token = re.split(r"[/\s]", config.user_agent, maxsplit=1)[0]
-    directive = opt_out(response.headers.getall("X-Robots-Tag", ()), token, config.disallowed_header_directives)
+    tags = head.headers.get("x-robots-tag")
+    directive = tags and opt_out(tags, config.agent_token, config.disallowed_header_directives)
     if directive:
         raise RowFailed("opted out", f"X-Robots-Tag: {directive}")
-    if (response.content_length or 0) > config.max_bytes:
-        raise RowFailed("too large", f"Content-Length {response.content_length} > {config.max_bytes} bytes")
-
-
-async def read_body(response: ClientResponse, max_bytes: int) -> bytes:
-    """The body, at most `max_bytes` of it.
-
-    Raises:
-        RowFailed: `too large`.
-    """
-    chunks: list[bytes] = []
-    size_bytes = 0
-    async for chunk in response.content.iter_any():
-        size_bytes += len(chunk)
-        if size_bytes > max_bytes:
-            raise RowFailed("too large", f"more than {max_bytes} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
+    if (head.length_bytes or 0) > config.max_bytes:
+        raise RowFailed("too large", f"Content-Length {head.length_bytes} > {config.max_bytes} bytes")
 
 
 def decompressed(body: bytes, encoding: str, max_bytes: int) -> bytes:

@@ -9,13 +9,20 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
+import ssl
 import struct
+import sys
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Self
 from urllib.parse import unquote
+
+sys.path.insert(0, str(Path(__file__).parent))
+from raw_answers import ENDLESS, RAW
 
 MAX_CONNECTIONS = 256
 MAX_REQUESTS_PER_CONNECTION = 1000
@@ -116,8 +123,13 @@ async def cut_compressed(to: Exchange) -> None:
     to.answer(body=gzip.compress(JPEG)[:-20], headers={"Content-Encoding": "gzip"})
 
 
+@lru_cache
+def bomb_body() -> bytes:
+    return gzip.compress(bytes(MAX_STREAM_BYTES // 2), 1)
+
+
 async def bomb(to: Exchange) -> None:
-    to.answer(body=gzip.compress(bytes(MAX_STREAM_BYTES), 1), headers={"Content-Encoding": "gzip"})
+    to.answer(body=bomb_body(), headers={"Content-Encoding": "gzip"})
 
 
 async def odd_encoding(to: Exchange) -> None:
@@ -176,6 +188,56 @@ async def garbage(to: Exchange) -> None:
     to.hang_up()
 
 
+async def raw(to: Exchange) -> None:
+    """/raw/NAME: bytes that are no proper answer, then the end of the connection."""
+    to.writer.write(RAW[to.argument])
+    to.hang_up()
+
+
+async def endless(to: Exchange) -> None:
+    """/endless/NAME: so much of one thing that whoever reads all of it has lost."""
+    first, again = ENDLESS[to.argument]
+    to.writer.write(first)
+    for _ in range(MAX_STREAM_BYTES // len(again)):
+        to.writer.write(again)
+        await to.writer.drain()
+    to.hang_up()
+
+
+async def slow_head(to: Exchange) -> None:
+    """/slow_head/SECONDS: a byte of a header now and then."""
+    to.writer.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    for _ in range(1000):
+        to.writer.write(b"a")
+        await to.writer.drain()
+        await asyncio.sleep(float(to.argument))
+
+
+async def reset_after(to: Exchange) -> None:
+    """/reset_after/head or body: the connection is reset within the headers, or within the body."""
+    to.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n")
+    if to.argument == "body":
+        to.writer.write(b"\r\n" + JPEG)
+    await to.writer.drain()
+    await asyncio.sleep(0.05)
+    to.hang_up(reset=True)
+
+
+async def good_then_gone(to: Exchange) -> None:
+    """A good answer that promises to keep the connection, which ends with it."""
+    to.answer(body=JPEG, headers={"Connection": "keep-alive", "Keep-Alive": "timeout=60"})
+    to.hang_up()
+
+
+async def text(to: Exchange) -> None:
+    """/text/WORDS: as a robots.txt is served."""
+    to.answer(body=to.argument.encode(), headers={"Content-Type": "text/plain"})
+
+
+async def not_found(to: Exchange) -> None:
+    to.answer(404)
+
+
 _Behaviour = Callable[[Exchange], Awaitable[None]]
 _BEHAVIOURS: dict[str, _Behaviour] = {
     behaviour.__name__: behaviour
@@ -194,14 +256,22 @@ _BEHAVIOURS: dict[str, _Behaviour] = {
             reset,
             garbage,
         ),
+        *(raw, endless, slow_head, reset_after, good_then_gone, text),
     )
 }
 
 
 class HostileServer:
-    """Context manager: serves from a thread of its own on 127.0.0.1 and counts connections and requests."""
+    """Context manager: serves from a thread of its own on 127.0.0.1 and counts connections and requests.
 
-    def __init__(self) -> None:
+    Args:
+        tls: serve TLS with this.
+        pages: path → path that is served in its place (`/robots.txt` → `/status/404`).
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None, pages: Mapping[str, str] | None = None) -> None:
+        self._tls = tls
+        self._pages = pages or {}
         self.connections = 0
         self.open_now = 0
         self.most_open = 0
@@ -223,10 +293,10 @@ class HostileServer:
         self._loop.close()
 
     def url(self, path: str, host: str = "127.0.0.1") -> str:
-        return f"http://{host}:{self.port}/{path}"
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}/{path}"
 
     async def _start(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=65536, backlog=512)
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=65536, backlog=512, ssl=self._tls)
 
     async def _stop(self) -> None:
         self._server.close()
@@ -261,9 +331,10 @@ class HostileServer:
             head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             path = head[0].split(" ")[1]
             self.requests[path] += 1
+            path = self._pages.get(path, path)
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
             exchange = Exchange(path, headers, writer, self.requests[path])
-            await _BEHAVIOURS[path.partition("?")[0].split("/")[1]](exchange)
+            await _BEHAVIOURS.get(path.partition("?")[0].split("/")[1], not_found)(exchange)
             if not exchange.is_open:
                 break
             await writer.drain()

@@ -8,95 +8,35 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from corpusmith.operators.contract import Part
-from corpusmith.operators.fetch.addresses import Allowed, address_refusal, checked_url, embedded_v4
-from corpusmith.operators.fetch.download import Download, DownloadConfig
+from corpusmith.operators.fetch.addresses import Allowed, address_refusal, embedded_v4
+from corpusmith.operators.fetch.config import DownloadConfig
+from corpusmith.operators.fetch.download import Download
 from corpusmith.operators.fetch.responses import opt_out, retry_after_s
+from corpusmith.operators.fetch.targets import checked_url
 from corpusmith.operators.media_type import media_type
 from corpusmith.schemas.fates import RowFailed
 
 sys.path.insert(0, str(Path(__file__).parent))
+from downloads import Opened, Outcome, error_of, outcome, outcomes, rows_of, table, values_of
 from hostile_server import JPEG, HostileServer
-
-Outcome = dict[str, Any] | tuple[str, str]
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[HostileServer]:
     with HostileServer() as running:
         yield running
-
-
-class Opened:
-    """A set-up operator; `with` closes it."""
-
-    def __init__(self, **parameters: Any) -> None:
-        quick = {"allow_hosts": ("127.0.0.1",), "backoff_max_s": 0.05, "timeout_s": 5.0}
-        self.operator = Download(DownloadConfig(**(quick | parameters)))
-
-    def __enter__(self) -> Download:
-        self.operator.setup()
-        return self.operator
-
-    def __exit__(self, *_: object) -> None:
-        self.operator.close()
-
-
-def table(urls: Iterable[str | None]) -> pa.Table:
-    listed = list(urls)
-    uids = [f"{i:032x}" for i in range(len(listed))]
-    return pa.table({"uid": uids, "url": pa.array(listed, pa.string())})
-
-
-def outcomes(operator: Download, urls: Iterable[str | None]) -> list[Outcome]:
-    """For each URL in order: the produced values, or (error, message). Checks that each row comes out once."""
-    batch = table(urls)
-    found: dict[int, Outcome] = {}
-    for part in operator.process(batch):
-        for position, outcome in rows_of(operator, part):
-            assert position not in found
-            found[position] = outcome
-    assert sorted(found) == list(range(batch.num_rows))
-    return [found[i] for i in range(batch.num_rows)]
-
-
-def rows_of(operator: Download, part: Part) -> Iterator[tuple[int, Outcome]]:
-    assert part.rows is not None
-    columns = {c.name: pa.array(part.columns[c.name], c.type).to_pylist() for c in operator.produces}
-    for k, position in enumerate(part.rows):
-        error = part.errors.get(k)
-        yield position, (error.error, error.message) if error else {name: v[k] for name, v in columns.items()}
-
-
-def outcome(url: str | None, **parameters: Any) -> Outcome:
-    with Opened(**parameters) as operator:
-        return outcomes(operator, [url])[0]
-
-
-def error_of(url: str | None, **parameters: Any) -> str:
-    told = outcome(url, **parameters)
-    assert isinstance(told, tuple), "the download was expected to fail"
-    return told[0]
-
-
-def values_of(url: str, **parameters: Any) -> dict[str, Any]:
-    told = outcome(url, **parameters)
-    assert isinstance(told, dict), told
-    return told
 
 
 def test_good_answer_gives_bytes_and_facts(server: HostileServer) -> None:
@@ -114,7 +54,7 @@ def test_good_answer_gives_bytes_and_facts(server: HostileServer) -> None:
 def test_contract() -> None:
     operator = Download(DownloadConfig(concurrency=7))
     assert operator.requires == ("url",)
-    assert operator.window == 7
+    assert operator.resources.waits
     assert (operator.name, operator.stored, operator.isolated, operator.batch_rows) == ("download", True, False, 256)
     assert [c.name for c in operator.produces] == ["media", "sha256", "size_bytes", "mime", "etag", "http_status"]
 
@@ -459,8 +399,8 @@ def test_addresses(address: str, is_refused: bool) -> None:
 
 
 def test_addresses_in_urls() -> None:
-    assert str(checked_url("HTTP://[2606:4700::1111]:8080/a", Allowed())) == "http://[2606:4700::1111]:8080/a"
-    assert str(checked_url(" http://8.8.8.8?a ", Allowed())) == "http://8.8.8.8/?a"
+    assert checked_url("HTTP://[2606:4700::1111]:8080/a", Allowed()).url == "http://[2606:4700::1111]:8080/a"
+    assert checked_url(" http://8.8.8.8?a ", Allowed()).url == "http://8.8.8.8/?a"
 
 
 def test_networks_allow_what_leads_into_them() -> None:
@@ -480,13 +420,14 @@ URL_PIECES = ["http://", "a.com", "[", "]", ":", "@", "/", "\\", "?", "#", "%", 
 )
 def test_any_text_is_a_url_or_fails_as_a_row(text: str) -> None:
     try:
-        url = checked_url(text, Allowed())
+        target = checked_url(text, Allowed())
     except RowFailed as failed:
         failed.row_error.message.encode("utf-8")
     else:
-        assert url.scheme in ("http", "https")
-        assert str(url).isascii()
-        assert not set(str(url)) & set(" \r\n\t")
+        assert target.site.scheme in ("http", "https")
+        assert target.url.isascii()
+        assert not set(target.url) & set(" \r\n\t")
+        assert target.url.startswith(target.site.prefix + "/")
 
 
 @pytest.mark.parametrize(

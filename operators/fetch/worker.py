@@ -1,0 +1,117 @@
+"""The thread in which a worker's downloads run, and how rows go in and come out.
+
+Rows of all batches share one window, so that a slow server delays nobody else. Results leave in lists, because each
+hand-over between threads costs more than a small download does.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from corpusmith.operators.fetch.config import DownloadConfig
+from corpusmith.operators.fetch.fetching import Fetcher
+from corpusmith.operators.fetch.promises import Loop, Promise
+from corpusmith.operators.fetch.results import Downloaded
+from corpusmith.schemas.fates import RowError
+
+_PART_ROWS = 64
+_PART_WAIT_S = 0.25
+_END_WAIT_S = 10.0
+
+Outcome = tuple[int, Downloaded | RowError]
+"""Position of a row in its batch, and what came of it."""
+
+
+class _Batch:
+    """Rows of one batch on their way; the loop's thread puts lists of outcomes, the caller's takes them."""
+
+    def __init__(self, loop: Loop, rows: int) -> None:
+        self._loop = loop
+        self.open_rows = set(range(rows))
+        self._ready: list[Outcome] = []
+        self.lists: queue.SimpleQueue[list[Outcome]] = queue.SimpleQueue()
+
+    def finish(self, position: int, promise: Promise[Downloaded]) -> None:
+        """Take a row's outcome."""
+        if position not in self.open_rows:
+            return
+        self.open_rows.remove(position)
+        error = promise.error and RowError.of(promise.error)
+        self._ready.append((position, error or promise.value or RowError("cancelled", "no download")))
+        if len(self._ready) >= _PART_ROWS or not self.open_rows:
+            self._hand_over(None)
+        elif len(self._ready) == 1:
+            self._loop.after(_PART_WAIT_S).then(self._hand_over)
+
+    def cancel(self, error: RowError) -> None:
+        """End all rows that are open."""
+        self._ready += [(position, error) for position in sorted(self.open_rows)]
+        self.open_rows.clear()
+        self._hand_over(None)
+
+    def _hand_over(self, _: object) -> None:
+        if self._ready:
+            self.lists.put(self._ready)
+            self._ready = []
+
+
+class DownloadWorker:
+    """A thread with a loop and a fetcher.
+
+    Args:
+        share: see Fetcher.
+    """
+
+    def __init__(self, config: DownloadConfig, share: float) -> None:
+        self._loop = Loop()
+        self._fetcher = Fetcher(self._loop, config, share)
+        self._batches: set[_Batch] = set()
+        self._lock = threading.Lock()
+        self._ended: RowError | None = None
+        self._thread = threading.Thread(target=self._run, name="download", daemon=True)
+        self._thread.start()
+
+    def download(self, urls: Sequence[str | None]) -> Iterator[list[Outcome]]:
+        """Download URLs; lists of outcomes as they become ready, each position once."""
+        batch = _Batch(self._loop, len(urls))
+        with self._lock:
+            if self._ended is None:
+                self._batches.add(batch)
+                self._loop.call(partial(self._begin, batch, urls))
+            else:
+                batch.cancel(self._ended)
+        left = len(urls)
+        while left:
+            outcomes = batch.lists.get()
+            left -= len(outcomes)
+            yield outcomes
+
+    def close(self) -> None:
+        """End all downloads; rows in flight fail as `cancelled`."""
+        with self._lock:
+            if self._ended is None:
+                self._loop.call(self._loop.end)
+        self._thread.join(_END_WAIT_S)
+
+    def _begin(self, batch: _Batch, urls: Sequence[str | None]) -> None:
+        for position, url in enumerate(urls):
+            self._fetcher.fetch(url or "").then(partial(batch.finish, position))
+        self._batches = {other for other in self._batches if other.open_rows}
+
+    def _run(self) -> None:
+        ended = RowError("cancelled", "the worker was closed")
+        try:
+            self._loop.run()
+        except Exception as error:
+            ended = RowError("download broke", f"{type(error).__name__}: {error}"[:300])
+            raise
+        finally:
+            with self._lock:
+                self._ended = ended
+                for batch in self._batches:
+                    batch.cancel(ended)
+            self._fetcher.close()
+            self._loop.close()
