@@ -7,30 +7,27 @@ need not change is passed on byte for byte.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
-import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from corpusmith.operators.contract import AnnotateRows, Config
-from corpusmith.operators.image.decode import Original, opened
+from corpusmith.operators.image.blur import Box, blurred, boxes_of
+from corpusmith.operators.image.decode import opened, prepare_decoders
+from corpusmith.operators.image.encode import FORMAT_OF, EncodedFormat, Encoding
+from corpusmith.operators.image.original import Original, Reading
+from corpusmith.operators.image.resample import Downscale, Fidelity, Scaling, Upscale
+from corpusmith.operators.image.sizes import Bounds, ResizeMode, Resizing, fitted
 from corpusmith.schemas.columns import MEDIA, Column
 from corpusmith.schemas.fates import RowFailed
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
-_FORMAT_OF = {"jpg": "jpeg", "png": "png", "webp": "webp"}
-_LONGEST_SIDE = {"jpg": 65500, "png": 2**31 - 1, "webp": 16383}
-_WHITE = 255
 
 
 class ImageConfig(Config):
     """Parameters of `image`."""
 
     size: int = Field(default=256, ge=1, le=16383, description="pixels: the target of `resize`")
-    resize: Literal["no", "keep_ratio", "keep_ratio_largest", "center_crop", "border"] = Field(
+    resize: ResizeMode = Field(
         default="keep_ratio",
         description="keep_ratio: shorter side to `size`; keep_ratio_largest: longer side to `size`; center_crop: "
         "keep_ratio, then the middle square; border: keep_ratio_largest, then white up to a square; no: as it is",
@@ -39,14 +36,53 @@ class ImageConfig(Config):
         default=True,
         description="leave a picture alone (no crop, no border either) whose side in question is at most `size`",
     )
-    encode: Literal["jpg", "png", "webp"] = Field(default="jpg", description="format of the result")
+    downscale: Downscale = Field(
+        default="area",
+        description="filter for smaller results; lanczos_antialias is the finest and slowest, the others are OpenCV's, "
+        "of which only area averages all pixels",
+    )
+    upscale: Upscale = Field(default="lanczos", description="filter for larger results")
+    fidelity: Fidelity = Field(
+        default="fast",
+        description="fast: a JPEG is shrunk by 2, 4 or 8 while it is decoded and a short filter does the rest of area; "
+        "fine: every pixel is decoded and filtered once, as OpenCV does, at up to five times the cost",
+    )
+    encode: EncodedFormat = Field(default="jpg", description="format of the result")
     quality: int = Field(default=95, ge=1, le=100, description="quality of jpg and webp, 1 to 100")
-    max_pixels: int = Field(default=100_000_000, ge=1, description="refuse pictures of more pixels, before decoding")
+    png_compression: int = Field(
+        default=1, ge=0, le=9, description="effort for png, 0 to 9: 1 is quick, 9 saves a few percent at 10 times"
+    )
+    reencode: Literal["when_needed", "always", "never"] = Field(
+        default="when_needed",
+        description="when_needed: a picture that already is as asked keeps its bytes; never: all keep their bytes, "
+        "which are only checked and measured",
+    )
+    max_pixels: int = Field(
+        default=100_000_000,
+        ge=1,
+        description="refuse pictures of more pixels, before decoding; each takes up to 25 bytes of memory",
+    )
     min_side: int = Field(default=0, ge=0, description="pixels: refuse pictures with a shorter side below; 0: no bound")
     max_aspect_ratio: float = Field(default=0.0, ge=0.0, description="refuse a longer/shorter side above; 0: no bound")
+    max_area: int = Field(default=0, ge=0, description="refuse originals of more pixels than that; 0: no bound")
+    animations: Literal["first", "refuse"] = Field(
+        default="first", description="of several pictures in a file take the first, or refuse the file"
+    )
+    exif_location: bool = Field(default=False, description="keep the location among the EXIF tags")
+    blur_boxes: str | None = Field(
+        default=None,
+        description="column with boxes to blur (faces): a list of [left, top, right, bottom], fractions of the upright "
+        "width and height, as DataComp's face_bboxes; null or empty for none",
+    )
+
+    @model_validator(mode="after")
+    def _never_means_never(self) -> Self:
+        if self.reencode == "never" and self.blur_boxes is not None:
+            raise ValueError("`reencode: never` leaves nothing to `blur_boxes`: leave one of them out")
+        return self
 
 
-class Image(AnnotateRows, name="image", version=1):
+class Image(AnnotateRows, name="image", version=2):
     """Decode, turn upright, resize and re-encode a picture; refuse what is none.
 
     Resize modes mean what they mean in img2dataset. A picture that already is as asked keeps its bytes. Results are
@@ -54,10 +90,12 @@ class Image(AnnotateRows, name="image", version=1):
     """
 
     Config = ImageConfig
+    row_timeout_s = 60.0
 
     @property
     def requires(self) -> tuple[str, ...]:
-        return (MEDIA.name,)
+        boxes = self._config.blur_boxes
+        return (MEDIA.name,) if boxes is None else (MEDIA.name, boxes)
 
     @property
     def produces(self) -> tuple[Column, ...]:
@@ -67,23 +105,35 @@ class Image(AnnotateRows, name="image", version=1):
             Column("height", pa.int64(), "height of the picture", "px"),
             Column("original_width", pa.int64(), "width before resizing, upright", "px"),
             Column("original_height", pa.int64(), "height before resizing, upright", "px"),
-            Column("image_format", pa.string(), "format before re-encoding: jpeg, png, gif, webp, bmp, tiff, avif"),
-            Column("exif", pa.string(), "EXIF tags of the original as JSON, without its location; null if none"),
+            Column(
+                "image_format", pa.string(), "format before re-encoding: jpeg, png, gif, webp, bmp, tiff, avif, heif"
+            ),
+            Column(
+                "exif", pa.string(), "EXIF tags of the original as JSON, its location only if asked for; null if none"
+            ),
         )
 
     def setup(self) -> None:
         import cv2
-        import PIL.Image
 
         cv2.setNumThreads(1)
-        PIL.Image.MAX_IMAGE_PIXELS = None  # `max_pixels` takes its place, also above Pillow's own bound
-        PIL.Image.init()
-        self._cv2: ModuleType = cv2
+        prepare_decoders()
+        config = self._config
+        bounds = Bounds(config.max_pixels, config.min_side, config.max_aspect_ratio, config.max_area)
+        scaling = Scaling(config.downscale, config.upscale, config.fidelity)
+        self._reading = Reading(bounds.check, scaling, config.exif_location)
+        self._resizing = Resizing(config.resize, config.size, config.only_if_bigger, config.max_pixels)
+        self._encoding = Encoding(config.encode, config.quality, config.png_compression)
+        self._boxes = config.blur_boxes
+        self._reencode = config.reencode
 
     def process_row(self, row: dict[str, Any]) -> Mapping[str, Any]:
-        original = opened(row[MEDIA.name] or b"", self._check_size)
-        scaled_size, canvas_size = self._plan(original.width, original.height)
-        media, width, height = self._made(row[MEDIA.name], original, scaled_size, canvas_size)
+        data = row[MEDIA.name] or b""
+        boxes = boxes_of(row[self._boxes]) if self._boxes is not None else []
+        original = opened(data, self._reading)
+        if original.is_animated and self._config.animations == "refuse":
+            raise RowFailed("animated image", f"{original.format} of several pictures")
+        media, width, height = self._made(data, original, boxes)
         return {
             "media": media,
             "width": width,
@@ -99,76 +149,19 @@ class Image(AnnotateRows, name="image", version=1):
         assert isinstance(self.config, ImageConfig)
         return self.config
 
-    def _check_size(self, width: int, height: int) -> None:
-        shorter, longer = sorted((width, height))
-        bound = self._config.max_aspect_ratio
-        if width * height > self._config.max_pixels:
-            raise RowFailed("too many pixels", f"{width} × {height} > {self._config.max_pixels}")
-        if shorter < max(self._config.min_side, 1):
-            raise RowFailed("too small", f"shorter side = {shorter} < {self._config.min_side}")
-        if bound and longer > bound * shorter:
-            raise RowFailed("aspect ratio", f"{longer / shorter:.3f} > {bound:g}")
-
-    def _plan(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Size (width, height) to scale to, and size of the result, which is cropped or bordered to that."""
-        config = self._config
-        if config.resize == "no":
-            return (width, height), (width, height)
-        by_shorter = config.resize in ("keep_ratio", "center_crop")
-        side = min(width, height) if by_shorter else max(width, height)
-        if config.only_if_bigger and side <= config.size:
-            return (width, height), (width, height)
-        scaled = max(round(width * config.size / side), 1), max(round(height * config.size / side), 1)
-        if scaled[0] * scaled[1] > config.max_pixels:
-            raise RowFailed("too many pixels", f"{scaled[0]} × {scaled[1]} after resizing > {config.max_pixels}")
-        is_square = config.resize in ("center_crop", "border")
-        return scaled, (config.size, config.size) if is_square else scaled
-
-    def _made(
-        self, data: bytes, original: Original, scaled_size: tuple[int, int], canvas_size: tuple[int, int]
-    ) -> tuple[bytes, int, int]:
-        is_same_size = (original.width, original.height) == scaled_size == canvas_size
-        if is_same_size and original.is_plain and original.format == _FORMAT_OF[self._config.encode]:
+    def _made(self, data: bytes, original: Original, boxes: list[Box]) -> tuple[bytes, int, int]:
+        size = (original.width, original.height)
+        if self._reencode == "never":
             original.check()
-            return data, original.width, original.height
+            return data, *size
+        scaled_size, final_size = self._resizing.plan(*size)
+        is_as_asked = size == scaled_size == final_size and original.is_plain and not boxes
+        if is_as_asked and self._reencode == "when_needed" and original.format == FORMAT_OF[self._encoding.format]:
+            original.check()
+            return data, *size
         pixels = original.pixels(*scaled_size)
-        if canvas_size != scaled_size:
-            pixels = _cropped(pixels, canvas_size) if self._config.resize == "center_crop" else self._bordered(pixels)
-        return self._encoded(pixels), pixels.shape[1], pixels.shape[0]
-
-    def _bordered(self, pixels: np.ndarray) -> np.ndarray:
-        height, width = pixels.shape[:2]
-        size = self._config.size
-        canvas = np.full((size, size, *pixels.shape[2:]), _WHITE, np.uint8)
-        top, left = (size - height) // 2, (size - width) // 2
-        canvas[top : top + height, left : left + width] = pixels
-        return canvas
-
-    def _encoded(self, pixels: np.ndarray) -> bytes:
-        encode, quality = self._config.encode, self._config.quality
-        side, bound = max(pixels.shape), _LONGEST_SIDE[self._config.encode]
-        if side > bound:
-            raise RowFailed("cannot encode", f"longer side = {side} > {bound} of {encode}")
-        if encode == "jpg":
-            return _jpeg(pixels, quality)
-        options = [self._cv2.IMWRITE_WEBP_QUALITY, quality] if encode == "webp" else []
-        done, encoded = self._cv2.imencode(f".{encode}", pixels if pixels.ndim == 2 else pixels[:, :, ::-1], options)
-        if not done:
-            raise RowFailed("cannot encode", f"{encode} of {pixels.shape[1]} × {pixels.shape[0]}")
-        return encoded.tobytes()
-
-
-def _cropped(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    width, height = size
-    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    return pixels[top : top + height, left : left + width]
-
-
-def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """A baseline JPEG; colour is halved in both directions, as OpenCV and img2dataset do."""
-    import simplejpeg
-
-    gray = pixels.ndim == 2
-    pixels = np.ascontiguousarray(pixels[:, :, None] if gray else pixels)
-    sampling = {"colorspace": "GRAY", "colorsubsampling": "Gray"} if gray else {"colorsubsampling": "420"}
-    return simplejpeg.encode_jpeg(pixels, quality, fastdct=False, **sampling)
+        if boxes:
+            pixels = blurred(pixels, boxes)
+        if final_size != scaled_size:
+            pixels = fitted(pixels, final_size)
+        return self._encoding.encoded(pixels), *final_size
