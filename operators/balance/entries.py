@@ -22,14 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmith.operators.balance.matching import space_texts
+from corpusmith.operators.duck import spilling
 from corpusmith.schemas.errors import UserError
 
 WORDNET_FOLDER = "/usr/share/wordnet"
 """Where Debian's package wordnet-base puts WordNet."""
-MEMORY_BYTES = 1 << 30
-"""What DuckDB may hold before it spills."""
-THREADS = 4
-"""Each thread needs some 100 MB of the above."""
 
 _WORDNET_FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
 _ADJECTIVE_MARK = re.compile(r"\((a|p|ip)\)$")
@@ -62,8 +59,6 @@ def pool_entries(texts: Iterable[pa.Array], *, min_count: int, min_pmi: float, s
     Returns:
         Words, then pairs, each by falling count, equals in byte order.
     """
-    import duckdb
-
     totals = [0, 0]
 
     def grams() -> Iterator[pa.RecordBatch]:
@@ -72,10 +67,7 @@ def pool_entries(texts: Iterable[pa.Array], *, min_count: int, min_pmi: float, s
                 totals[i] += len(strings)
                 yield pa.record_batch([strings], schema=_GRAMS)
 
-    limits = {"memory_limit": f"{MEMORY_BYTES}B", "threads": THREADS, "preserve_insertion_order": "false"}
-    with duckdb.connect(":memory:", config=limits | {"temp_directory": scratch_dir}) as connection:
-        connection.execute("SET enable_external_access = false")
-        connection.register("stream", pa.RecordBatchReader.from_batches(_GRAMS, grams()))
+    with spilling(pa.RecordBatchReader.from_batches(_GRAMS, grams()), scratch_dir) as connection:
         counted = connection.sql(
             f"SELECT gram, count(*) AS count FROM stream GROUP BY gram HAVING count(*) >= {min_count} "
             "ORDER BY count DESC, gram"

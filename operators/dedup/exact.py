@@ -1,33 +1,21 @@
 """dedup.exact: of the rows that are equal in the named columns one goes on.
 
-DuckDB groups the rows, by the values themselves and not by a hash of them, so that no collision merges two groups; it
-spills to the scratch folder, so that memory does not grow with the pool but for the decisions. It is handed the stream
-of rows and may open nothing.
+DuckDB groups the rows, by the values themselves and not by a hash of them, so that no collision merges two groups.
 
 Who represents a group is fixed by the rows alone: the highest value of `prefer`, then the lowest uid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import Field
 
 from corpusmith.operators.contract import Config as BaseConfig
 from corpusmith.operators.contract import Reduce, Reduced, Resources, Rows
+from corpusmith.operators.dedup.groups import DEDUP_GROUP, DEDUP_SIZE, summary
+from corpusmith.operators.duck import MEMORY_BYTES, quoted, renamed, spilling
 from corpusmith.schemas.columns import UID, Column
 from corpusmith.schemas.fates import Fate
-
-MEMORY_BYTES = 1 << 30
-"""What DuckDB may hold before it spills."""
-THREADS = 4
-"""Each thread needs some 100 MB of the above."""
-
-DEDUP_GROUP = Column("dedup_group", pa.string(), "uid of the row that represents all rows equal to this one")
-DEDUP_SIZE = Column("dedup_size", pa.int64(), "rows that are equal to this one, itself included", "rows")
 
 
 class Exact(Reduce, name="dedup.exact", version=1):
@@ -58,49 +46,30 @@ class Exact(Reduce, name="dedup.exact", version=1):
         return (DEDUP_GROUP, DEDUP_SIZE)
 
     def reduce(self, rows: Rows) -> Reduced:
-        import duckdb
-
-        limits = {"memory_limit": f"{MEMORY_BYTES}B", "threads": THREADS, "preserve_insertion_order": "false"}
-        with duckdb.connect(":memory:", config=limits | {"temp_directory": rows.scratch_dir}) as connection:
-            connection.execute("SET enable_external_access = false")
-            connection.register("stream", self._keyed(rows.reader(self.requires)))
+        with spilling(self._keyed(rows.reader(self.requires)), rows.scratch_dir) as connection:
+            connection.execute("CREATE TEMP TABLE pool AS FROM stream")
             decisions = connection.sql(self._query()).to_arrow_table()
-        return Reduced(decisions, _summary(decisions))
+        return Reduced(decisions, summary(decisions))
 
     def _keyed(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
-        """The stream with names of our own (SQL's ignore case) and NaN as null: a score that is none wins nothing."""
         sources = {UID.name: UID.name, **dict(zip(self._keys, self.config.on, strict=True))}
-        if self.config.prefer:
-            sources["preference"] = self.config.prefer
-        schema = pa.schema([pa.field(own, reader.schema.field(name).type) for own, name in sources.items()])
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            for batch in reader:
-                columns = [_nan_as_null(batch.column(name)) for name in sources.values()]
-                yield pa.record_batch(columns, schema=schema)
-
-        return pa.RecordBatchReader.from_batches(schema, batches())
+        return renamed(reader, sources | ({"preference": self.config.prefer} if self.config.prefer else {}))
 
     @property
     def _keys(self) -> list[str]:
         return [f"key_{i}" for i in range(len(self.config.on))]
 
     def _query(self) -> str:
-        ranking = "preference DESC NULLS LAST, uid" if self.config.prefer else "uid"
         missing = " ".join(
-            f"WHEN {key} IS NULL THEN {_quoted(f'missing {name}')}"
+            f"WHEN {key} IS NULL THEN {quoted(f'missing {name}')}"
             for key, name in zip(self._keys, self.config.on, strict=True)
         )
-        label = _quoted(f"duplicate {', '.join(self.config.on)}: of ")
+        label = quoted(f"duplicate {', '.join(self.config.on)}: of ")
         return f"""
-            WITH grouped AS (
-                SELECT uid, CASE {missing} END AS error,
-                    first_value(uid) OVER equal_rows AS kept_uid, count(*) OVER equal_rows AS size
-                FROM stream
-                WINDOW equal_rows AS (
-                    PARTITION BY {", ".join(self._keys)} ORDER BY {ranking}
-                    ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING
-                )
+            WITH groups AS ({self._groups()}),
+            grouped AS (
+                SELECT uid, CASE {missing} END AS error, kept_uid, size
+                FROM pool LEFT JOIN groups USING ({", ".join(self._keys)})
             )
             SELECT uid,
                 CASE WHEN error IS NOT NULL THEN '{Fate.FAILED}'
@@ -112,21 +81,16 @@ class Exact(Reduce, name="dedup.exact", version=1):
             FROM grouped
         """
 
-
-def _nan_as_null(column: pa.Array) -> pa.Array:
-    if not pa.types.is_floating(column.type):
-        return column
-    return pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-
-
-def _quoted(text: str) -> str:
-    """A SQL text literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _summary(decisions: pa.Table) -> dict[str, Any]:
-    rejected = pc.sum(pc.equal(decisions.column("fate"), Fate.REJECTED.value)).as_py() or 0
-    failed = pc.sum(pc.equal(decisions.column("fate"), Fate.FAILED.value)).as_py() or 0
-    groups = decisions.num_rows - rejected - failed
-    largest = pc.max(decisions.column(DEDUP_SIZE.name)).as_py() or 0
-    return {"rows": decisions.num_rows, "groups": groups, "dropped": rejected, "failed": failed, "largest": largest}
+    def _groups(self) -> str:
+        """SQL for the groups: their keys, who represents each, and its size."""
+        keys = ", ".join(self._keys)
+        if self.config.prefer is None:
+            return f"SELECT {keys}, min(uid) AS kept_uid, count(*) AS size FROM pool GROUP BY {keys}"
+        return f"""
+            SELECT {keys}, min(uid) AS kept_uid, any_value(size) AS size
+            FROM pool JOIN (
+                SELECT {keys}, max(preference) AS best, count(*) AS size FROM pool GROUP BY {keys}
+            ) AS bests USING ({keys})
+            WHERE preference IS NOT DISTINCT FROM best
+            GROUP BY {keys}
+        """

@@ -13,35 +13,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from shuffled import ShuffledRows, table_of
 
+from corpusmith.operators import duck
 from corpusmith.operators.contract import Reduced
-from corpusmith.operators.dedup import exact
 from corpusmith.operators.dedup.exact import Exact
 from corpusmith.operators.registry import operator_class
-from corpusmith.schemas.identity import uid_of
-
-
-class ShuffledRows:
-    """Live rows over a table, in an order and in batches that each reader draws anew."""
-
-    seed = 0
-
-    def __init__(self, table: pa.Table, scratch_dir: Path, order: int = 0) -> None:
-        self.count = table.num_rows
-        self.scratch_dir = str(scratch_dir)
-        self._table = table
-        self._random = random.Random(order)
-
-    def reader(self, columns: Sequence[str]) -> pa.RecordBatchReader:
-        places = self._random.sample(range(self.count), self.count)
-        shuffled = self._table.select(list(dict.fromkeys(["uid", *columns]))).take(pa.array(places, pa.int64()))
-        batches = shuffled.to_batches(max_chunksize=self._random.randint(1, 1 + self.count // 3))
-        return pa.RecordBatchReader.from_batches(shuffled.schema, batches)
-
-
-def table_of(**columns: Any) -> pa.Table:
-    count = len(next(iter(columns.values())))
-    return pa.table({"uid": pa.array([uid_of(str(i)) for i in range(count)], pa.string()), **columns})
 
 
 def decide(table: pa.Table, folder: Path, order: int = 0, **config: Any) -> tuple[dict[str, dict[str, Any]], Reduced]:
@@ -143,10 +120,10 @@ def test_order_means_nothing(tmp_path: Path) -> None:
 
 
 def test_captions_larger_than_memory_spill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact, "MEMORY_BYTES", 48_000_000)
-    monkeypatch.setattr(exact, "THREADS", 1)
+    monkeypatch.setattr(duck, "MEMORY_BYTES", 48_000_000)
+    monkeypatch.setattr(duck, "THREADS", 1)
     captions = [f"{'long caption ' * 75}{i % 40_000}" for i in range(80_000)]
-    assert sum(map(len, captions)) > 1.5 * exact.MEMORY_BYTES
+    assert sum(map(len, captions)) > 1.5 * duck.MEMORY_BYTES
     decisions, reduced = decide(table_of(caption=captions), tmp_path, on=["caption"])
     assert reduced.summary == {"rows": 80_000, "groups": 40_000, "dropped": 40_000, "failed": 0, "largest": 2}
     assert {decision["dedup_size"] for decision in decisions.values()} == {2}
