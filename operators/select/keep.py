@@ -156,16 +156,21 @@ def _shown(field: pa.Field) -> str:
         return f"printf('%.6g', CAST({name} AS DOUBLE))"
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return f"octet_length({name}) || ' bytes'"
-    text = f"CAST({name} AS VARCHAR)"
-    for pattern, replacement in (*_SECRETS, (r"[[:cntrl:]]+", " ")):
-        text = f"regexp_replace({text}, {_text(pattern)}, {_text(replacement)}, 'g')"
-    cut = f"CASE WHEN length({text}) > {SHOWN_CHARS} THEN left({text}, {SHOWN_CHARS - 1}) || '…' ELSE {text} END"
+    cut = shown_sql(name)
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     return f"'''' || {cut} || ''''" if is_text else cut
 
 
 _SECRETS = ((r"://[^/@\s]*@", "://"), (r"(://[^\s?#]*)[?#]\S*", r"\1?…"))
 """Credentials and parameters of a URL (a signature may be among them): never in a reason or message."""
+
+
+def shown_sql(value: str) -> str:
+    """SQL for the text of an SQL expression's value as a reason shows it: cut, on one line, without a URL's secrets."""
+    text = f"CAST({value} AS VARCHAR)"
+    for pattern, replacement in (*_SECRETS, (r"[[:cntrl:]]+", " ")):
+        text = f"regexp_replace({text}, {_text(pattern)}, {_text(replacement)}, 'g')"
+    return f"CASE WHEN length({text}) > {SHOWN_CHARS} THEN left({text}, {SHOWN_CHARS - 1}) || '…' ELSE {text} END"
 
 
 def _redacted(text: str) -> str:

@@ -6,7 +6,8 @@ characters, white space, NFC. Quotes, ligatures and full-width letters stay as t
 characters beyond ASCII, where Persian, Indic scripts and emoji need them. Of a run of combining marks the first 30 stay
 (Unicode Standard Annex #15, stream-safe text), since normalising longer ones takes quadratic time.
 
-Most captions are plain ASCII and need only their white space collapsed: these stay in Arrow, and so do all measures.
+Most captions are plain ASCII and need only their white space collapsed: these stay in Arrow, and so do all measures
+(`measures.py`, `boilerplate.py`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,22 @@ import re
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
 from corpusmith.operators.contract import Annotate, Part
 from corpusmith.operators.contract import Config as BaseConfig
+from corpusmith.operators.text.boilerplate import is_boilerplate
+from corpusmith.operators.text.measures import (
+    alnum_ratio,
+    has_contact,
+    is_filename,
+    longest_run,
+    repetition,
+    special_ratio,
+    word_count,
+)
 from corpusmith.schemas.columns import CAPTION, Column
 
 _SPACES = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
@@ -40,22 +50,8 @@ _LOOSE_JOINER = re.compile(
 """Zero-width (non-)joiners but the first of a run between two visible characters beyond ASCII."""
 _LONG_MARKS = r"(\p{M}{30})\p{M}+"
 
-_EXTENSIONS = (
-    "jpe?g|jfif|png|gif|webp|bmp|tiff?|heic|heif|avif|svg|psd|raw|cr2|nef|arw|dng|mp4|m4v|mov|avi|mkv|webm|wmv"
-)
-_NUMBERED = (
-    "_?img|_?dsc[nfi]?|_?mg|imag|imgp|pict?|pxl|mvimg|vid|mov|mvi|gopr|dji|sam|cimg|hpim|kif|pano|burst|fullsizerender"
-    "|screen ?shot|scan|images?|photo|picture|untitled|unnamed|download|file|capture|thumbnail"
-)
-_FILENAME = (
-    rf"(?is)^(.+\.({_EXTENSIONS})"
-    rf"|({_NUMBERED})[-_ ]?[0-9]{{2,}}([-_ .:()~0-9]| at )*([-_ ]?(hdr|edit|edited|copy|small|large|thumb|[a-z]))?"
-    r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{16,}|p?[0-9]{6,}([-_][0-9]+)*([-_][a-z])?)$"
-)
-"""The whole text is a name with a media extension, a camera's or program's numbered name, a UUID, a hash or digits."""
 
-
-class Text(Annotate, name="text", version=1):
+class Text(Annotate, name="text", version=2):
     """Clean the caption (entities, mojibake, invisible characters, white space) and measure it."""
 
     class Config(BaseConfig):
@@ -86,17 +82,33 @@ class Text(Annotate, name="text", version=1):
             Column(
                 f"{name}_alnum_ratio", pa.float64(), "letters, marks and digits among the text's visible characters"
             ),
+            Column(
+                f"{name}_special_ratio",
+                pa.float64(),
+                "symbols (| # @ * = _, emoji: no letter, digit or common punctuation) among the visible characters",
+            ),
+            Column(f"{name}_longest_run", pa.int32(), "longest run of one and the same character", "characters"),
             Column(f"{name}_repetition", pa.float64(), "share of the words that came before in the text, case ignored"),
             Column(
                 f"{name}_is_filename", pa.bool_(), "the text looks like a file's name: IMG_1234.JPG, DSC0001, a hash"
             ),
+            Column(
+                f"{name}_is_boilerplate",
+                pa.bool_(),
+                "the text is a page's and tells of no picture: click to enlarge, logo",
+            ),
+            Column(f"{name}_has_contact", pa.bool_(), "a web address, e-mail address or phone number is in the text"),
         )
 
     def process(self, batch: pa.Table) -> Part:
         original = batch.column(self.config.column).cast(pa.string()).combine_chunks()
         original.validate(full=True)
         text = clean(original) if self.config.fix else original
-        measures = _measures(text if self.config.fix else _collapsed(text))
+        spaced = text if self.config.fix else collapsed(text)
+        measures = (
+            *(word_count(spaced), alnum_ratio(spaced), special_ratio(spaced), longest_run(spaced), repetition(spaced)),
+            *(is_filename(spaced), is_boilerplate(spaced), has_contact(spaced)),
+        )
         values = [*((text, original) if self.config.fix else ()), pc.utf8_length(text), *measures]
         return Part({column.name: value for column, value in zip(self.produces, values, strict=True)})
 
@@ -109,7 +121,7 @@ def clean(texts: pa.Array) -> pa.Array:
         fixed = pa.array([fix(text) for text in texts.filter(needs_fixing).to_pylist()], pa.string())
         fixed = pc.utf8_normalize(pc.replace_substring_regex(fixed, _LONG_MARKS, r"\1"), form="NFC")
         texts = pc.replace_with_mask(texts, needs_fixing, fixed)
-    return _collapsed(texts)
+    return collapsed(texts)
 
 
 @cache
@@ -129,33 +141,6 @@ def _fixer() -> Callable[[str], str]:
     return fix
 
 
-def _collapsed(texts: pa.Array) -> pa.Array:
+def collapsed(texts: pa.Array) -> pa.Array:
     """White space runs made one space, none at either end."""
     return pc.utf8_trim(pc.replace_substring_regex(texts, _SPACES, " "), characters=" ")
-
-
-def _measures(texts: pa.Array) -> tuple[pa.Array, ...]:
-    """Word count, alphanumeric ratio, repetition and whether it is a file's name, of texts between single spaces."""
-    spaces = pc.count_substring(texts, " ")
-    words = pc.if_else(pc.equal(texts, ""), 0, pc.add(spaces, 1)).cast(pa.int32())
-    letters = pc.utf8_length(pc.replace_substring_regex(texts, r"[^\p{L}\p{M}\p{N}]+", ""))
-    visible = pc.subtract(pc.utf8_length(texts), spaces)
-    repeated = pc.subtract(words, _distinct_words(texts))
-    return words, _ratio(letters, visible), _ratio(repeated, words), pc.match_substring_regex(texts, _FILENAME)
-
-
-def _ratio(part: pa.Array, whole: pa.Array) -> pa.Array:
-    """part / whole, 0 where the whole is 0."""
-    return pc.divide(part.cast(pa.float64()), pc.max_element_wise(whole, 1, skip_nulls=False).cast(pa.float64()))
-
-
-def _distinct_words(texts: pa.Array) -> pa.Array:
-    """Number of different words of each text, case ignored (simple case mapping)."""
-    lists = pc.split_pattern(pc.utf8_lower(texts), " ")
-    words = pc.list_flatten(lists)
-    is_word = pc.not_equal(words, "").to_numpy(zero_copy_only=False)
-    codes = words.dictionary_encode().indices.to_numpy().astype(np.int64)[is_word]
-    owners = pc.list_parent_indices(lists).to_numpy()[is_word].astype(np.int64)
-    distinct = np.unique(owners * (len(words) + 1) + codes) // (len(words) + 1)
-    counts = np.bincount(distinct, minlength=len(texts)).astype(np.int32)
-    return pc.if_else(texts.is_valid(), pa.array(counts), None)

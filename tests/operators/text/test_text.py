@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 import unicodedata
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +15,11 @@ from ftfy.fixes import fix_c1_controls, fix_surrogates, remove_terminal_escapes,
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from corpusmith.operators.text.boilerplate import NOTICES, PHRASES
 from corpusmith.operators.text.text import Text
 
+REFERENCE_PHRASES = {tuple(phrase.split()) for phrase in PHRASES.split("|")}
+REFERENCE_NOTICES = re.compile(f"(?<![0-9A-Za-z_])({NOTICES})(?![0-9A-Za-z_])")
 JOINERS = "\u200c\u200d"
 IGNORABLE = {
     0xAD, 0x61C, 0x180E, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF,
@@ -70,8 +75,28 @@ def reference_measures(text: str) -> dict[str, Any]:
         "char_count": len(text),
         "word_count": len(words),
         "caption_alnum_ratio": sum(unicodedata.category(c)[0] in "LMN" for c in visible) / max(len(visible), 1),
+        "caption_special_ratio": sum(is_special(c) for c in visible) / max(len(visible), 1),
+        "caption_longest_run": max((len(list(run)) for _, run in groupby(" ".join(words))), default=0),
         "caption_repetition": (len(words) - len(set(lowered))) / max(len(words), 1),
+        "caption_is_boilerplate": reference_is_boilerplate(" ".join(words)),
     }
+
+
+def is_special(character: str) -> bool:
+    if unicodedata.category(character)[0] in "LMN":
+        return False
+    return character not in ".,;:!?'\"()-‐‑‒–—―‘’‚‛“”„‟…«»¿¡、。「」『』，．；：！？（）"
+
+
+def reference_is_boilerplate(text: str) -> bool:
+    """Whether the words of the text can be cut into phrases, by trying all cuts; or a notice is in it."""
+    folded = "".join(c.casefold() if len(c.casefold()) == 1 else c for c in text)
+    words = "".join(c if unicodedata.category(c)[0] in "LM" else " " for c in folded).split()
+    reachable = {0}
+    for end in range(1, len(words) + 1):
+        if any(tuple(words[start:end]) in REFERENCE_PHRASES for start in reachable):
+            reachable.add(end)
+    return REFERENCE_NOTICES.search(folded) is not None or (bool(words) and len(words) in reachable)
 
 
 fragments = st.sampled_from(
@@ -81,7 +106,8 @@ fragments = st.sampled_from(
         "\x93q\x94", "e\u0301", "\u0301\u0327" * 40, "\u200b", "\u200d", "\u200c\u200c", "می\u200cخواهم", "\ufeff",
         "👨\u200d👩\u200d👧", "\u202e", "\x1b[31m", "\x00", "\x1c", "\x1f", "\v", "\u2028", "\u3000", "\u00a0",
         "\u2000", "\r\n", "  ", " ", "Dog", "dog", "İ", "ΟΔΟΣ", "ﬁ", "ＡＢＣ", "“q”", "\ufffd", "日本語", "नमस्ते",
-        "ß", "ẞ", "x.jpg", "IMG_12",
+        "ß", "ẞ", "x.jpg", "IMG_12", "!!!!", "|", "#sale", "Click to Enlarge", "Logo", "Image of", "ſee more",
+        "we use cookies", "photo of the day", "'s", " - ", "3", "\U0001f680\U0001f680",
     ]
 )  # fmt: skip
 hostile = st.lists(
@@ -155,11 +181,55 @@ def test_file_names() -> None:
     assert [caption for caption, is_name in zip(captions, found[len(names) :], strict=True) if is_name] == []
 
 
+BOILERPLATE = """image|Image 3|LOGO|Untitled-1|Click to enlarge|Photo of the day!|picture of|No image available.
+|\u00a9 Shutterstock|Royalty-Free Stock Photo|Image: click to view larger image|Alamy Stock Photo - 12345
+|Thumbnail for|Zum Vergrößern klicken|Sin título|This site uses cookies to improve
+|Please enable JavaScript to see dogs|photo, photo, photo|Load image into Gallery viewer"""
+DESCRIPTIONS = """A dog|Nike logo|Photo of the day's first light|Image of a dog|Click beetle
+|Stock photo of a brown dog|Untitled, oil on canvas|Homer|Imagery|12|...|logotype|The old photo shop
+|Enlarged heart|Royalty-free image: cat on a mat|Photo by Ann"""
+
+
+def test_boilerplate() -> None:
+    pages, descriptions = BOILERPLATE.replace("\n", "").split("|"), DESCRIPTIONS.replace("\n", "").split("|")
+    found = run([*pages, *descriptions])["caption_is_boilerplate"]
+    assert [text for text, is_page in zip(pages, found, strict=False) if not is_page] == []
+    assert [text for text, is_page in zip(descriptions, found[len(pages) :], strict=True) if is_page] == []
+
+
+def test_each_phrase_of_the_lists_is_boilerplate_in_any_case() -> None:
+    phrases = [*PHRASES.split("|"), *NOTICES.split("|")]
+    assert len(phrases) == len(set(phrases))
+    assert all(run([*phrases, *map(str.title, phrases)])["caption_is_boilerplate"])
+    assert not any(run([f"{phrase} xyzzy" for phrase in PHRASES.split("|")])["caption_is_boilerplate"])
+
+
+CONTACTS = """See https://example.net/a|HTTP://EXAMPLE.NET|www.example.net|Amazon.com: boots
+|mail ann.b+c@example.co|Tel: 030 901820|+44 20 7946 0958|(212) 555-0100|212-555-0100|212.555.0100
+|call us at 555 0100|Hotel at booking.co.uk, 3 stars"""
+NO_CONTACTS = """A dog|e.g. a dog|Version 2.0.1|me @ home|@dog|2019-05-12|1.000.000|640 480 1024|http|www|a.b
+|common.communities|ASP.NET developer|telephone box|Phone 12|2 + 2 = 4|+1|iPhone 6 2015|call us|12-34-5678
+|100+ 2000 photos"""
+
+
+def test_contacts() -> None:
+    given, none = CONTACTS.replace("\n", "").split("|"), NO_CONTACTS.replace("\n", "").split("|")
+    found = run([*given, *none])["caption_has_contact"]
+    assert [text for text, has_contact in zip(given, found, strict=False) if not has_contact] == []
+    assert [text for text, has_contact in zip(none, found[len(given) :], strict=True) if has_contact] == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(before=hostile, after=hostile, address=st.sampled_from(["https://a.example", "x@a.example", "+49 30 901820"]))
+def test_a_contact_is_found_in_any_company(before: str, after: str, address: str) -> None:
+    assert run([f"{before} {address} {after}"], fix=False)["caption_has_contact"] == [True]
+
+
 def test_columns_are_named_for_the_text() -> None:
     assert Text().requires == ("caption",)
     assert [column.name for column in Text(Text.Config(column="title", fix=True)).produces] == [
-        "title", "title_original", "title_char_count", "title_word_count", "title_alnum_ratio", "title_repetition",
-        "title_is_filename",
+        "title", "title_original", "title_char_count", "title_word_count", "title_alnum_ratio", "title_special_ratio",
+        "title_longest_run", "title_repetition", "title_is_filename", "title_is_boilerplate", "title_has_contact",
     ]  # fmt: skip
     assert run(["a b"], column="title")["title_word_count"] == [2]
 
@@ -196,6 +266,13 @@ def test_long_hostile_texts_take_linear_time() -> None:
         "img" + "1" * 50_000 + "!",
         "\x1b[" * 25_000,
         "a " * 25_000,
+        "image " * 200_000 + "x",
+        "photo of the " * 80_000,
+        "1" * 1_000_000,
+        "+1 " * 300_000,
+        "a@" * 500_000,
+        "www." * 250_000,
+        "\u0623\u0651" * 250_000,
     ]
     started = time.process_time()
     run(bombs)
