@@ -118,6 +118,8 @@ def _distinct_words(texts: pa.Array) -> pa.Array:
     is_word = pc.not_equal(words, "").to_numpy(zero_copy_only=False)
     codes = words.dictionary_encode().indices.to_numpy().astype(np.int64)[is_word]
     owners = pc.list_parent_indices(lists).to_numpy()[is_word].astype(np.int64)
-    distinct = np.unique(owners * (len(words) + 1) + codes) // (len(words) + 1)
-    counts = np.bincount(distinct, minlength=len(texts)).astype(np.int32)
+    keys = np.sort(owners * (len(words) + 1) + codes)
+    is_new = np.ones(len(keys), np.bool_)
+    is_new[1:] = keys[1:] != keys[:-1]
+    counts = np.bincount(keys[is_new] // (len(words) + 1), minlength=len(texts)).astype(np.int32)
     return pc.if_else(texts.is_valid(), pa.array(counts), None)

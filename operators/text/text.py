@@ -36,6 +36,8 @@ from corpusmith.schemas.columns import CAPTION, Column
 
 _SPACES = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"
 """What Python's str.split() splits on, for Arrow's regular expressions."""
+_LOOSE_SPACES = _SPACES.replace(r"\x1c-\x20", r"\x1c-\x1f").removesuffix("+") + "|  |^ | $"
+"""White space that is no single plain space between two words."""
 _NEEDS_FIXING = r"[^\t-\r\x1c-\x25\x27-\x7e]"
 """A character that is not plain ASCII, or an ampersand."""
 _ASCII_SPACES = str.maketrans(dict.fromkeys("\t\n\v\f\r\x1c\x1d\x1e\x1f", " "))
@@ -128,13 +130,17 @@ def clean(texts: pa.Array) -> pa.Array:
 def _fixer() -> Callable[[str], str]:
     """What needs Python, for one text: entities, mojibake, control and invisible characters."""
     from ftfy import TextFixerConfig, fix_encoding
+    from ftfy.badness import is_bad
     from ftfy.fixes import fix_c1_controls, fix_surrogates, remove_terminal_escapes, unescape_html
 
     config = TextFixerConfig(explain=False)
 
     def fix(text: str) -> str:
         text = unescape_html(unescape_html(text)) if "&" in text else text
-        text = fix_surrogates(fix_c1_controls(fix_encoding(text.translate(_ASCII_SPACES), config)))
+        text = text.translate(_ASCII_SPACES)
+        if is_bad(text):  # fix_encoding asks the same, at several times the cost
+            text = fix_encoding(text, config)
+        text = fix_surrogates(fix_c1_controls(text))
         text = _INVISIBLE.sub("", remove_terminal_escapes(text))
         return _LOOSE_JOINER.sub("", text) if "\u200c" in text or "\u200d" in text else text
 
@@ -143,4 +149,8 @@ def _fixer() -> Callable[[str], str]:
 
 def collapsed(texts: pa.Array) -> pa.Array:
     """White space runs made one space, none at either end."""
-    return pc.utf8_trim(pc.replace_substring_regex(texts, _SPACES, " "), characters=" ")
+    is_loose = pc.fill_null(pc.match_substring_regex(texts, _LOOSE_SPACES), False)
+    if not pc.any(is_loose).as_py():
+        return texts
+    tight = pc.utf8_trim(pc.replace_substring_regex(texts.filter(is_loose), _SPACES, " "), characters=" ")
+    return pc.replace_with_mask(texts, is_loose, tight)
