@@ -7,6 +7,7 @@ The result is kept under a digest of the set of input files, so an unchanged inp
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -39,12 +40,14 @@ class Source:
         duplicates: rows beyond the first of their uid.
         bits: bits of the partition.
         units: the pieces of work.
+        passed_over: kind of thing → how many of it stood between the rows and were not read.
     """
 
     rows: int
     duplicates: int
     bits: int
     units: tuple[Unit, ...]
+    passed_over: dict[str, int]
 
 
 def ingest(work: Storage, files: list[SourceFile], spec: InputSpec, plan: Plan, limit: int | None) -> Source:
@@ -53,7 +56,9 @@ def ingest(work: Storage, files: list[SourceFile], spec: InputSpec, plan: Plan, 
     Raises:
         UserError: an input file is unreadable, or there is no row at all.
     """
-    facts = {"files": [asdict(f) for f in files], "input": spec.model_dump(mode="json"), "limit": limit}
+    # a path may hold bytes that are no text
+    listed = [{**asdict(file), "path": ascii(file.path), "root": ascii(file.root)} for file in files]
+    facts = {"files": listed, "input": spec.model_dump(mode="json"), "limit": limit}
     folder = f"source/{fingerprint({**facts, 'cap': plan.unit_rows_cap})}"
     index_path = f"{folder}/index.json"
     if not work.exists(index_path):
@@ -72,15 +77,12 @@ def _shown(spec: InputSpec) -> str:
 
 
 def _to_json(source: Source) -> bytes:
-    units = [unit.to_json() for unit in source.units]
-    return json.dumps(
-        {"rows": source.rows, "duplicates": source.duplicates, "bits": source.bits, "units": units}
-    ).encode()
+    return json.dumps({**vars(source), "units": [unit.to_json() for unit in source.units]}).encode()
 
 
 def _from_json(data: bytes) -> Source:
     plain = json.loads(data)
-    return Source(plain["rows"], plain["duplicates"], plain["bits"], tuple(map(Unit.from_json, plain["units"])))
+    return Source(**{**plain, "units": tuple(map(Unit.from_json, plain["units"]))})
 
 
 def _gather(
@@ -88,7 +90,8 @@ def _gather(
 ) -> Source:
     runs: list[str] = []
     rows = 0
-    for table in _sorted_runs(files, spec, limit):
+    passed_over: Counter[str] = Counter()
+    for table in _sorted_runs(files, spec, limit, passed_over):
         runs.append(f"{folder}/run-{len(runs):05d}.parquet")
         work.publish_table(runs[-1], table, row_group_rows=RUN_ROW_GROUP_ROWS)
         rows += table.num_rows
@@ -104,14 +107,16 @@ def _gather(
             units += _cut(table, bucket, path, unit_rows)
             distinct += table.num_rows
     work.delete(*runs)
-    return Source(distinct, rows - distinct, bits, tuple(units))
+    return Source(distinct, rows - distinct, bits, tuple(units), dict(passed_over))
 
 
-def _sorted_runs(files: list[SourceFile], spec: InputSpec, limit: int | None) -> Iterator[pa.Table]:
+def _sorted_runs(
+    files: list[SourceFile], spec: InputSpec, limit: int | None, passed_over: Counter[str]
+) -> Iterator[pa.Table]:
     held: list[pa.RecordBatch] = []
     held_rows = 0
     taken = 0
-    for batch in read_tables(files, spec):
+    for batch in read_tables(files, spec, passed_over=passed_over):
         if limit is not None:
             batch = batch.slice(0, max(0, limit - taken))
         held.append(batch)

@@ -17,7 +17,7 @@ from corpusmith.operators.contract import Operator
 from corpusmith.operators.registry import operators
 from corpusmith.pipelines.bind import Step
 from corpusmith.pipelines.digests import fingerprint
-from corpusmith.schemas.columns import CAPTION, ENGINE_COLUMNS, MEDIA, SOURCE_UID, UID, URL, Column
+from corpusmith.schemas.columns import CAPTION, ENGINE_COLUMNS, MEDIA, MEDIA_REF, SOURCE_UID, TEXTS, UID, URL, Column
 from corpusmith.schemas.errors import UserError
 
 MAX_UNIT_ROWS = 8192
@@ -103,7 +103,7 @@ def make_plan(steps: Sequence[Step], source_schema: pa.Schema) -> Plan:
 
     Args:
         steps: bound steps in recipe order.
-        source_schema: data columns of the input (uid and fate columns are ignored).
+        source_schema: columns of the input (uid and fates are ignored; `media_ref` says that it carries media).
 
     Raises:
         UserError: a step requires a column that nothing before it makes.
@@ -130,13 +130,15 @@ def make_plan(steps: Sequence[Step], source_schema: pa.Schema) -> Plan:
 
 
 def _source_columns(schema: pa.Schema) -> tuple[Column, ...]:
-    known = {c.name: c for c in (SOURCE_UID, URL, CAPTION)}
+    """Data columns of the input; one that carries media has references to it."""
+    known = {c.name: c for c in (SOURCE_UID, URL, CAPTION, TEXTS)}
     hidden = {UID.name, *(c.name for c in ENGINE_COLUMNS)}
-    return tuple(
+    carried = (
         known.get(f.name, Column(f.name, f.type, "carried through from the input"))
         for f in schema
         if f.name not in hidden
     )
+    return (*((MEDIA,) if MEDIA_REF.name in schema.names else ()), *carried)
 
 
 def _check_and_print(step: Step, at_hand: dict[str, Provided]) -> str:

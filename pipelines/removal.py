@@ -4,7 +4,8 @@ All that changes is written beside the corpus first, the new manifest last; from
 the files are moved to their places, and only when everything is done the staged manifest goes. So a removal that was
 killed leaves the corpus as it was, or is ended by the next one; nothing in between is taken for a finished corpus.
 
-Bytes are the point: staged media is overwritten, cards of the report go, and so do left-overs of killed runs.
+Bytes are the point: staged media is overwritten, cards of the report go, and so do left-overs of killed runs. Files of
+the input are the user's own and stay as they are.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmith.operators.sources.references import is_outside
 from corpusmith.operators.write.shards import SHARD_COLUMNS, Shards, ShardsConfig
 from corpusmith.pipelines.lock import CorpusLock
 from corpusmith.pipelines.report.collect import REPORT_PATH
@@ -323,6 +325,8 @@ def _blank_staged(work: Storage, gone: pa.Array) -> None:
         table = table.filter(pc.is_valid(table.column(MEDIA_REF.name)))
         is_gone = pc.is_in(table.column(UID.name), value_set=gone).to_pylist()
         for reference, is_hit in zip(table.column(MEDIA_REF.name).to_pylist(), is_gone, strict=True):
+            if is_outside(reference):
+                continue  # an input file is the user's own
             path, _, span = reference.rpartition("#")
             used.add(path)
             if is_hit:

@@ -11,7 +11,7 @@ import io
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +22,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corpusmith.schemas.columns import CAPTION, MEDIA_REF, MEDIA_SHA256, ROOT, SOURCE_UID, UID, URL
 from corpusmith.schemas.errors import UserError
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -32,6 +33,10 @@ RANGE_RUN_BYTES = 32 << 20
 SMALL_BYTES = 4 << 20
 """Remote Parquet files up to this size come whole, in one request."""
 DELETE_ATTEMPTS = 5
+DISTINCT_COLUMNS = frozenset(
+    {UID.name, ROOT.name, SOURCE_UID.name, URL.name, CAPTION.name, MEDIA_SHA256.name, MEDIA_REF.name, "result_digest"}
+)
+"""Their values hardly repeat: to look for repetitions costs time, and a dictionary of all of them space."""
 
 Span = tuple[str, int, int]
 """A range of an object: path, start, size in bytes."""
@@ -140,7 +145,14 @@ class Storage:
     def publish_table(self, path: str, table: pa.Table, *, row_group_rows: int | None = None) -> int:
         """Publish a table as Parquet (zstd); returns its size in bytes."""
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", compression_level=1, row_group_size=row_group_rows)
+        pq.write_table(
+            table,
+            sink,
+            compression="zstd",
+            compression_level=1,
+            row_group_size=row_group_rows,
+            use_dictionary=_repeating(table.schema),
+        )
         data = sink.getvalue()
         self.publish(path, data)
         return data.size
@@ -179,22 +191,14 @@ class Storage:
             FileNotFoundError: an object is missing.
             UserError: an object ends before a range does, or cannot be read.
         """
-        order = sorted((i for i, (_, _, size) in enumerate(spans) if size), key=spans.__getitem__)
-        runs = list(_runs(order, spans))
-        whole = [_hull([spans[i] for i in run]) for run in runs]
-        found = [b""] * len(spans)
-        for run, (path, first, size), data in zip(runs, whole, self._fetch(whole), strict=True):
-            if len(data) < size:
-                raise UserError(
-                    f"{path} ends at byte {first + len(data)}, before what is said to lie there",
-                    where=self.root,
-                    hint="the file is damaged: `corpusmith clean --staging` makes the next run make it again",
-                )
-            view = memoryview(data)
-            for i in run:
-                start = spans[i][1] - first
-                found[i] = bytes(view[start : start + spans[i][2]])
-        return found
+        return read_spans(spans, self._fetch, self._too_short)
+
+    def _too_short(self, path: str, end: int) -> UserError:
+        return UserError(
+            f"{path} ends at byte {end}, before what is said to lie there",
+            where=self.root,
+            hint="the file is damaged: `corpusmith clean --staging` makes the next run make it again",
+        )
 
     def _fetch(self, spans: Sequence[Span]) -> Iterator[bytes]:
         if self.is_local:
@@ -314,10 +318,43 @@ def _remove_tree(folder: Path) -> None:
                 raise
 
 
+def read_spans(
+    spans: Sequence[Span],
+    fetch: Callable[[Sequence[Span]], Iterable[bytes]],
+    too_short: Callable[[str, int], UserError],
+) -> list[bytes]:
+    """Ranges of files in their order, neighbours fetched as one.
+
+    Args:
+        spans: what is wanted.
+        fetch: reads stretches; what it gives of one may end early.
+        too_short: path, and where the file ends, → the error that a range lies behind.
+    """
+    order = sorted((i for i, (_, _, size) in enumerate(spans) if size), key=spans.__getitem__)
+    runs = list(_runs(order, spans))
+    whole = [_hull([spans[i] for i in run]) for run in runs]
+    found = [b""] * len(spans)
+    for run, (path, first, size), data in zip(runs, whole, fetch(whole), strict=True):
+        if len(data) < size:
+            raise too_short(path, first + len(data))
+        view = memoryview(data)
+        for i in run:
+            start = spans[i][1] - first
+            found[i] = bytes(view[start : start + spans[i][2]])
+    return found
+
+
 def _hull(spans: Sequence[Span]) -> Span:
     """The range from the first start to the last end of ranges of one object."""
     start = min(start for _, start, _ in spans)
     return spans[0][0], start, max(start + size for _, start, size in spans) - start
+
+
+def _repeating(schema: pa.Schema) -> Any:
+    """Columns to look for repetitions in; True for all, where some are nested: pyarrow knows those by other names."""
+    if any(pa.types.is_nested(f.type) for f in schema):
+        return True
+    return [f.name for f in schema if f.name not in DISTINCT_COLUMNS]
 
 
 def _runs(order: Sequence[int], spans: Sequence[Span]) -> Iterator[list[int]]:

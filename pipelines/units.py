@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmith.operators.sources.references import Reference, is_outside, parse
 from corpusmith.pipelines.buckets import Bucket
+from corpusmith.pipelines.outside import read_outside
 from corpusmith.pipelines.state import Results, Store
 from corpusmith.pipelines.storage import Storage
 from corpusmith.schemas.columns import (
@@ -30,6 +34,10 @@ FLUSH_EVERY_S = 3.0
 """Results wait no longer than this for their publication: what a kill can cost."""
 
 
+ERROR_CLASSES = 100
+OTHER_ERRORS = "other errors"
+
+
 @dataclass(frozen=True)
 class Unit:
     """A run of source rows that is worked on as one task, in every segment.
@@ -41,6 +49,7 @@ class Unit:
         source: path of the source table, below the work folder.
         row_group: where in it.
         rows: number of source rows.
+        row_groups: how many of the table's row groups they are, from that one on.
     """
 
     name: str
@@ -50,6 +59,7 @@ class Unit:
     source: str
     row_group: int
     rows: int
+    row_groups: int = 1
 
     def to_json(self) -> str:
         """The unit as text."""
@@ -64,7 +74,10 @@ class Unit:
 
 @dataclass
 class StepStats:
-    """What one step did, in rows; times are summed over workers."""
+    """What one step did, in rows; times are summed over workers.
+
+    `errors` counts the failures of computed rows by the error's class, those of a step whose errors are null included.
+    """
 
     rows_in: int = 0
     rows_out: int = 0
@@ -77,11 +90,32 @@ class StepStats:
     nulled: int = 0
     time_s: float = 0.0
     bytes: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: StepStats) -> None:
         """Add another's counts."""
         for name, value in asdict(other).items():
-            setattr(self, name, getattr(self, name) + value)
+            if name != "errors":
+                setattr(self, name, getattr(self, name) + value)
+        for error, number in other.errors.items():
+            self._count_error(error, number)
+
+    def since(self, earlier: StepStats) -> StepStats:
+        """What came after an earlier look at the same counts."""
+        before = asdict(earlier)
+        numbers = {n: max(0, v - before[n]) for n, v in asdict(self).items() if n != "errors"}
+        return StepStats(**numbers, errors=dict(Counter(self.errors) - Counter(earlier.errors)))
+
+    def count_errors(self, classes: Iterable[str]) -> None:
+        """Count failures by their classes."""
+        for error, number in Counter(classes).items():
+            self._count_error(error, number)
+
+    def _count_error(self, error: str, number: int) -> None:
+        """Count under its own name, unless a step makes up classes without end."""
+        is_known = error in self.errors or len(self.errors) < ERROR_CLASSES
+        name = error if is_known else OTHER_ERRORS
+        self.errors[name] = self.errors.get(name, 0) + number
 
 
 def decode_stats(plain: dict[str, dict[str, Any]]) -> dict[str, StepStats]:
@@ -117,20 +151,32 @@ class MediaBin:
 
 
 def load_media(storage: Storage, references: Sequence[str | None]) -> list[bytes | None]:
-    """Bytes of staged media, by range reads; None where there is no reference."""
-    wanted: list[tuple[str, int, int]] = []
+    """Bytes of media, by range reads: of the work folder or, in place, of input files; None without a reference.
+
+    Raises:
+        UserError: an input file has changed since it was read in, or is gone.
+    """
+    staged: list[tuple[str, int, int]] = []
+    outside: list[Reference] = []
     for reference in references:
-        if reference is not None:
+        if reference is None:
+            continue
+        if is_outside(reference):
+            outside.append(parse(reference))
+        else:
             path, _, span = reference.rpartition("#")
             offset, _, size = span.partition(":")
-            wanted.append((path, int(offset), int(size)))
-    loaded = iter(storage.read_spans(wanted))
-    return [None if reference is None else next(loaded) for reference in references]
+            staged.append((path, int(offset), int(size)))
+    loaded = {False: iter(storage.read_spans(staged)), True: iter(read_outside(outside))}
+    return [None if reference is None else next(loaded[is_outside(reference)]) for reference in references]
 
 
 @dataclass
 class UnitContext:
-    """A unit in a worker's hand: rows that are done with, results not yet published, counts."""
+    """A unit in a worker's hand: rows that are done with, results not yet published, counts.
+
+    One thread works on it; another may publish what waits.
+    """
 
     unit: Unit
     storage: Storage
@@ -141,6 +187,7 @@ class UnitContext:
     _prior: dict[str, Results] = field(default_factory=dict)
     _pending: dict[str, list[pa.Table]] = field(default_factory=dict)
     _flushed_at: float = field(default_factory=time.monotonic)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def prior(self, step_id: str) -> Results:
         """Published results of a step for the unit's rows."""
@@ -155,8 +202,19 @@ class UnitContext:
 
     def add_results(self, step_id: str, results: pa.Table) -> None:
         """Queue results for publication; publishes all that wait when it is time."""
-        if results.num_rows:
-            self._pending.setdefault(step_id, []).append(results)
+        with self._lock:
+            if results.num_rows:
+                self._pending.setdefault(step_id, []).append(results)
+            self.flush_if_due()
+
+    def stage(self, step_id: str, media: Sequence[bytes | None]) -> list[str | None]:
+        """Queue media that a step has made for staging; returns the references."""
+        with self._lock:
+            media_bin = self.bins[step_id]
+            return [None if m is None else media_bin.add(m) for m in media]
+
+    def flush_if_due(self) -> None:
+        """Publish what waits, if the last time is long enough ago."""
         if time.monotonic() - self._flushed_at > FLUSH_EVERY_S:
             self.flush()
 
@@ -166,13 +224,15 @@ class UnitContext:
         A result that refers to media is never visible before it, and a download is not visible as finished before what
         was made of it.
         """
-        for media_bin in self.bins.values():
-            media_bin.flush(self.storage)
-        for step_id in reversed(list(self.stores)):
-            tables = self._pending.pop(step_id, [])
-            if tables:
-                self.stores[step_id].publish(self.unit.bucket, pa.concat_tables(tables))
-        self._flushed_at = time.monotonic()
+        with self._lock:
+            for media_bin in self.bins.values():
+                media_bin.flush(self.storage)
+            for step_id in reversed(list(self.stores)):
+                if tables := self._pending.get(step_id):
+                    self.stores[step_id].publish(self.unit.bucket, pa.concat_tables(tables))
+                    # only now: what could not be published still waits
+                    del self._pending[step_id]
+            self._flushed_at = time.monotonic()
 
     def end(
         self, rows: pa.Table, step_id: str, fate: Fate, reasons: Sequence[str | None], errors: Sequence[str | None]
@@ -208,15 +268,25 @@ def without_media(table: pa.Table) -> pa.Table:
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The table with exactly the columns of `schema`: others dropped, missing ones null."""
+    """The table with exactly the columns of `schema`: others dropped, missing ones null.
+
+    A row that ended before the step that makes a column may still carry the input's column of that name; where that
+    one's values cannot be of the type, they are left out.
+    """
     columns = []
     for f in schema:
-        if f.name in table.schema.names:
-            column = table.column(f.name)
-            columns.append(column if column.type == f.type else pc.cast(column, f.type))
-        else:
-            columns.append(pa.nulls(table.num_rows, f.type))
+        column = table.column(f.name) if f.name in table.schema.names else None
+        columns.append(pa.nulls(table.num_rows, f.type) if column is None else _as_type(column, f.type))
     return pa.table(columns, schema=schema)
+
+
+def _as_type(column: pa.ChunkedArray, type: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    if column.type == type:
+        return column
+    try:
+        return pc.cast(column, type)
+    except pa.ArrowException:
+        return pa.nulls(len(column), type)
 
 
 def with_media(table: pa.Table, storage: Storage) -> pa.Table:

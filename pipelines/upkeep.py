@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from corpusmith.operators.contract import Annotate
+from corpusmith.operators.sources.references import is_outside
 from corpusmith.pipelines.bind import Step
 from corpusmith.pipelines.lock import CorpusLock
 from corpusmith.pipelines.plan import Plan
@@ -151,5 +152,5 @@ def _media_in_use(work: Storage, plan: Plan) -> set[str]:
         if any(c.name == MEDIA.name for c in step.operator.produces):
             for file in _store(work, plan, step).files:
                 references = work.read_table(file.path, [MEDIA_REF.name]).column(MEDIA_REF.name)
-                used.update(r.rpartition("#")[0] for r in references.to_pylist() if r is not None)
+                used.update(r.rpartition("#")[0] for r in references.to_pylist() if r is not None and not is_outside(r))
     return used

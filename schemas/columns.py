@@ -35,6 +35,12 @@ SOURCE_UID = Column("source_uid", pa.string(), "the id that the source itself gi
 URL = Column("url", pa.string(), "address of the media, as given")
 CAPTION = Column("caption", pa.string(), "text that came with the media")
 
+TEXTS = Column(
+    "texts",
+    pa.list_(pa.struct([("kind", pa.string()), ("text", pa.string())])),
+    "all texts that came with the media, and the column that each stood in; the first is the caption",
+)
+
 SOURCE_COLUMNS: tuple[Column, ...] = (UID, SOURCE_UID, URL, CAPTION)
 """Columns that every source has; its other columns are carried through under their own names."""
 
@@ -49,7 +55,11 @@ The bytes of the last maker of a stream are staged in shards beside its results;
 MEDIA_SHA256 = Column(
     "media_sha256", pa.string(), "sha256 of the media in its present form; stands for the bytes in digests"
 )
-MEDIA_REF = Column("media_ref", pa.string(), "where staged media lies: file#offset:size, relative to the work folder")
+MEDIA_REF = Column(
+    "media_ref",
+    pa.string(),
+    "where media lies: file#offset:size, relative to the work folder; an input's own file with its full path and state",
+)
 ROOT = Column("root_uid", pa.string(), "uid of the input row that the sample descends from; itself for an input row")
 PARENT = Column("parent_uid", pa.string(), "uid of the sample that this one was split from")
 

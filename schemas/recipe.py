@@ -27,19 +27,37 @@ class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
 
+AUTO = "auto"
+"""Asks for a column under one of the names that it has by habit; see `corpusmith.operators.sources.names`."""
+
+
 class InputSpec(_Closed):
-    """Where the samples come from: tables of URLs and texts."""
+    """Where the samples come from: tables of URLs and texts, or files that carry the media themselves."""
 
     path: str | list[str] | None = Field(
         default=None,
         description="files, folders or patterns such as urls/*.parquet; local paths or URLs such as s3://bucket/urls",
     )
-    format: Literal["parquet", "csv", "tsv", "jsonl", "txt"] | None = Field(
-        default=None, description="null: by the file's name; txt: a URL a line, without captions"
+    format: Literal["parquet", "csv", "tsv", "jsonl", "txt", "webdataset", "img2dataset", "folder", "hf"] | None = (
+        Field(
+            default=None,
+            description="null: by name and content; txt: a URL a line, without captions; webdataset: tars of samples; "
+            "img2dataset: tars with their Parquets; folder: images with texts beside them; hf: a dataset saved to disk",
+        )
     )
-    url: str | None = Field(default="url", description="column of the media's address; null for texts without media")
-    caption: str | None = Field(default="caption", description="column of the text; null for media without texts")
-    source_uid: str | None = Field(default=None, description="column of the source's own id")
+    split: str | None = Field(default=None, description="hf: the split to take; null for all of them")
+    url: str | None = Field(
+        default=AUTO,
+        description="column of the media's address; null for media or texts without one; auto: url, URL, image_url, …",
+    )
+    caption: str | list[str] | None = Field(
+        default=AUTO,
+        description="column of the text, or several; null for media without texts; auto: caption, TEXT, text, …",
+    )
+    media: str = Field(default=AUTO, description="hf: column of the images; auto: the first one that holds some")
+    source_uid: str | None = Field(
+        default=AUTO, description="column of the source's own id; null for none; auto: uid, SAMPLE_ID, id, key, …"
+    )
     columns: list[str] | None = Field(default=None, description="further columns to carry through; null for all")
 
 

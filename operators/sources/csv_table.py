@@ -27,6 +27,7 @@ class CsvTable:
 
     is_open = False
     is_bare = False
+    has_media = False
 
     def __init__(self, path: str, delimiter: str) -> None:
         self._path = path

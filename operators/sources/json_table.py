@@ -6,25 +6,20 @@ file twice to learn it.
 
 from __future__ import annotations
 
-import builtins
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from types import NoneType
-from typing import Any
 
 import pyarrow as pa
 
 from corpusmith.operators.sources.files import label
+from corpusmith.operators.sources.json_values import fit_all, kind_of, type_of
 from corpusmith.operators.sources.lines import Lines, Record, bad_rows, batches, is_unicode, raw_bytes
 from corpusmith.operators.sources.rows import BadRow, Rows
 from corpusmith.operators.sources.streams import open_unpacked
 
 JSON_SAMPLE_LINES = 1000
 """Lines of a file that decide its columns and their types."""
-
-_SHOWN_CHARS = 60
-_PYTHON_TYPES = {pa.string(): str, pa.bool_(): bool, pa.int64(): int, pa.float64(): float}
 
 
 class JsonTable:
@@ -37,6 +32,7 @@ class JsonTable:
 
     is_open = True
     is_bare = False
+    has_media = False
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -46,8 +42,8 @@ class JsonTable:
             for record in islice(self._records(Lines(stream, path)), JSON_SAMPLE_LINES):
                 self.is_empty = False
                 for key, value in (record.values or {}).items():
-                    kinds.setdefault(key, set()).add(_kind(value))
-        self.columns = {key: _json_type(found) for key, found in kinds.items() if key and is_unicode(key)}
+                    kinds.setdefault(key, set()).add(kind_of(value))
+        self.columns = {key: type_of(found) for key, found in kinds.items() if key and is_unicode(key)}
 
     def rows(self, names: Sequence[str], batch_rows: int) -> Iterator[Rows]:
         wanted = {name: self.columns.get(name, pa.string()) for name in names}
@@ -79,54 +75,8 @@ class JsonTable:
         columns: dict[str, pa.Array] = {}
         for name, type in wanted.items():
             values = [(record.values or {}).get(name) for record in batch]
-            columns[name], problems = _fit_all(values, type)
+            columns[name], problems = fit_all(values, type)
             for i, problem in problems.items():
                 reason = f"{label(self._path)}:{batch[i].line}: {name} = {problem}"
                 bad.setdefault(i, BadRow(raw_bytes(batch[i].raw), reason))
         return Rows(len(batch), columns, bad)
-
-
-def _fit_all(values: list[Any], type: pa.DataType) -> tuple[pa.Array, dict[int, str]]:
-    """JSON values as a column, and what is wrong with those that are no values of its type, which are null in it."""
-    if {*map(builtins.type, values)} <= {_PYTHON_TYPES[type], NoneType}:
-        try:
-            return pa.array(values, type), {}
-        except (UnicodeEncodeError, OverflowError, pa.ArrowInvalid):
-            pass  # some value does not fit: the others are told apart below
-    fitted = [_fit(value, type) for value in values]
-    problems = {i: problem for i, (_, problem) in enumerate(fitted) if problem}
-    return pa.array([value for value, _ in fitted], type), problems
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return "int"
-    return "float" if isinstance(value, float) else "text"
-
-
-def _json_type(kinds: set[str]) -> pa.DataType:
-    known = kinds - {"null"}
-    if known == {"bool"}:
-        return pa.bool_()
-    if known == {"int"}:
-        return pa.int64()
-    return pa.float64() if known and known <= {"int", "float"} else pa.string()
-
-
-def _fit(value: Any, type: pa.DataType) -> tuple[Any, str]:
-    """A JSON value as one of a column's type, or what is wrong with it."""
-    if value is None:
-        return None, ""
-    if pa.types.is_string(type):
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return (text, "") if is_unicode(text) else (None, "no Unicode text")
-    kind = _kind(value)
-    if pa.types.is_floating(type) and kind in ("int", "float"):
-        return float(value), ""
-    if kind != "text" and _json_type({kind}) == type:
-        return value, ""
-    return None, f"{repr(value)[:_SHOWN_CHARS]}, which is no {type} as in the file's first lines"

@@ -21,6 +21,7 @@ class ParquetTable:
 
     is_open = False
     is_bare = False
+    has_media = False
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -32,7 +33,7 @@ class ParquetTable:
         self.is_empty = rows == 0
         self._batch_rows = max(1, BATCH_BYTES * rows // max(1, stored))
         refuse_repeats(schema.names, path)
-        self.columns = {f.name: _plain_type(f.type) for f in schema}
+        self.columns = {f.name: plain_type(f.type) for f in schema}
 
     def rows(self, names: Sequence[str], batch_rows: int) -> Iterator[Rows]:
         wanted = [name for name in names if name in self.columns]
@@ -49,18 +50,19 @@ class ParquetTable:
             array = batch.column(name)
             if pa.types.is_dictionary(array.type):
                 array = array.cast(self.columns[name])
-            columns[name], wrong = _valid(array)
+            columns[name], wrong = valid(array)
             for i in wrong:
                 raw = array[i].cast(pa.large_binary()).as_py()
                 bad.setdefault(i, BadRow(raw, f"{label(self._path)}: row {first + i + 1}: invalid UTF-8 in {name!r}"))
         return Rows(batch.num_rows, columns, bad)
 
 
-def _plain_type(type: pa.DataType) -> pa.DataType:
+def plain_type(type: pa.DataType) -> pa.DataType:
+    """The type of a column's values, out of a dictionary."""
     return type.value_type if isinstance(type, pa.DictionaryType) else type
 
 
-def _valid(array: pa.Array) -> tuple[pa.Array, list[int]]:
+def valid(array: pa.Array) -> tuple[pa.Array, list[int]]:
     """The array, and the positions of texts that are no UTF-8, which are null in it."""
     try:
         array.validate(full=True)

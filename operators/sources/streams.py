@@ -78,6 +78,11 @@ class _Stored(io.RawIOBase):
         with _fetching(self._path):
             return self._inner.read(size)
 
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         return self._inner.seek(offset, whence)
 

@@ -9,15 +9,20 @@ Columns are looked at first (Parquet footers, header lines, the first lines of J
 
 from __future__ import annotations
 
-import difflib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from corpusmith.operators.sources.files import SourceFile, list_files, shown
-from corpusmith.operators.sources.formats import open_table
+from corpusmith.operators.sources.files import SourceFile, shown
+from corpusmith.operators.sources.formats import open_tables
+from corpusmith.operators.sources.listing import list_files
+from corpusmith.operators.sources.names import Names, is_texts, resolve_names
+from corpusmith.operators.sources.ordered import in_order
 from corpusmith.operators.sources.rows import Rows, Table
 from corpusmith.schemas.columns import (
     CAPTION,
@@ -26,17 +31,21 @@ from corpusmith.schemas.columns import (
     FATE_REASON,
     FATE_STEP,
     MEDIA,
+    MEDIA_REF,
+    MEDIA_SHA256,
     RESERVED_NAMES,
     SOURCE_UID,
+    TEXTS,
     UID,
     URL,
+    Column,
 )
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.fates import Fate
-from corpusmith.schemas.identity import uid_of, uids_of_urls
+from corpusmith.schemas.identity import child_uid, uid_of, uids_of_media, uids_of_urls
 from corpusmith.schemas.recipe import InputSpec
 
-__all__ = ["INPUT_STEP", "SourceFile", "list_files", "read_tables"]
+__all__ = ["INPUT_STEP", "SourceFile", "input_names", "input_schema", "list_files", "read_tables"]
 
 INPUT_STEP = "input"
 """The step that rows fail at which cannot be read."""
@@ -47,33 +56,74 @@ RENAMED_PREFIX = "source_"
 _HEAD = (UID, SOURCE_UID, URL, CAPTION, FATE, FATE_STEP, FATE_ERROR, FATE_REASON)
 _TAKEN = frozenset({*RESERVED_NAMES, MEDIA.name, SOURCE_UID.name, URL.name, CAPTION.name})
 _FILES_AT_ONCE = 16
+_READERS = 4
+"""Files read at once: as many as decode and hash side by side, few enough to hold little."""
+_STAYS = frozenset({"file_name"})
+"""Ids that say more than which sample it is, and so are carried as well."""
 
 
-def read_tables(files: Sequence[SourceFile], spec: InputSpec, *, batch_rows: int = 65536) -> Iterator[pa.RecordBatch]:
-    """Stream the rows of input files, file after file.
+def input_schema(files: Sequence[SourceFile], spec: InputSpec) -> pa.Schema:
+    """The schema of the batches that `read_tables` gives, from a look at the files alone.
+
+    Raises:
+        UserError: as `read_tables`.
+    """
+    return _layout(files, spec).schema
+
+
+def input_names(files: Sequence[SourceFile], spec: InputSpec) -> Names:
+    """Which columns of the files become `url`, `caption` and `source_uid`.
+
+    Raises:
+        UserError: as `read_tables`.
+    """
+    return _layout(files, spec).names
+
+
+def read_tables(
+    files: Sequence[SourceFile],
+    spec: InputSpec,
+    *,
+    batch_rows: int = 65536,
+    passed_over: Counter[str] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Stream the rows of input files, file after file, several of them read at once.
 
     Args:
         files: what to read; see `list_files`.
         spec: format and columns.
         batch_rows: rows in a batch at most.
+        passed_over: counts what stood between the rows and was not read, by kind.
 
     Yields:
         Batches of one schema: `uid`, `source_uid`, `url`, `caption`, `fate`, `fate_step`, `fate_error`, `fate_reason`
-        (null but for rows that failed) and the carried columns, null where a file lacks them. A carried column whose
-        name is taken is called `source_NAME`; a column `uid` becomes `source_uid` where the recipe names none.
+        (null but for rows that failed), `media_sha256` and `media_ref` where the files carry media, `texts` where a
+        row may have several, and the carried columns, null where a file lacks them. A carried column whose name is
+        taken is called `source_NAME`.
 
     Raises:
         UserError: a file cannot be read, lacks a column that the recipe names, or there is no row at all.
     """
     layout = _layout(files, spec)
+    counter = Counter() if passed_over is None else passed_over
     rows = 0
-    for file, table in layout.tables:
-        for piece in table.rows(layout.names, batch_rows):
-            rows += piece.count
-            yield _batch(piece, file, layout)
+
+    def batches(file: SourceFile, table: Table) -> Iterator[tuple[pa.RecordBatch, Mapping[str, int]]]:
+        for piece in table.rows(layout.wanted, batch_rows):
+            yield _batch(piece, file, layout), piece.passed_over
+
+    for batch, others in in_order([partial(batches, *pair) for pair in layout.tables], _READERS):
+        rows += batch.num_rows
+        counter.update(others)
+        if batch.num_rows:
+            yield batch
     if not rows:
-        paths = ", ".join(shown(file.path) for file in files[:3])
-        raise UserError("the input has no rows", where=paths, hint="check input.path")
+        raise _no_rows(files)
+
+
+def _no_rows(files: Sequence[SourceFile]) -> UserError:
+    paths = ", ".join(shown(file.path) for file in files[:3])
+    return UserError("the input has no rows", where=paths, hint="check input.path")
 
 
 @dataclass(frozen=True)
@@ -82,57 +132,64 @@ class _Layout:
 
     Args:
         tables: the files that have rows.
-        url, caption, source_uid: their names in the files.
+        names: of the address, the texts and the id in the files.
+        has_texts: whether rows may have several texts.
         carried: name in the files → field of the rows.
     """
 
     tables: tuple[tuple[SourceFile, Table], ...]
-    url: str | None
-    caption: str | None
-    source_uid: str | None
+    names: Names
+    has_texts: bool
     carried: Mapping[str, pa.Field]
 
-    @property
-    def names(self) -> list[str]:
+    @cached_property
+    def wanted(self) -> list[str]:
         """Columns to read from the files."""
-        return [*dict.fromkeys([*filter(None, (self.url, self.caption, self.source_uid)), *self.carried])]
+        names = (self.names.url, *self.names.captions, self.names.source_uid)
+        return [*dict.fromkeys([*(name for name in names if name is not None), *self.carried])]
 
-    @property
+    @cached_property
+    def has_media(self) -> bool:
+        return any(table.has_media for _, table in self.tables)
+
+    @cached_property
+    def made(self) -> tuple[Column, ...]:
+        """Columns that are not simply carried."""
+        media = (MEDIA_SHA256, MEDIA_REF) if self.has_media else ()
+        return (*_HEAD, *media, *((TEXTS,) if self.has_texts else ()))
+
+    @cached_property
     def schema(self) -> pa.Schema:
-        return pa.schema([*(pa.field(c.name, c.type) for c in _HEAD), *self.carried.values()])
+        return pa.schema([*(pa.field(c.name, c.type) for c in self.made), *self.carried.values()])
 
 
 def _layout(files: Sequence[SourceFile], spec: InputSpec) -> _Layout:
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-        looked = pool.map(lambda file: open_table(file.path, spec), files)
-        tables = [(file, table) for file, table in zip(files, looked, strict=True) if not table.is_empty]
-    for key in ("url", "caption", "source_uid"):
-        _check_named(key, getattr(spec, key), tables)
-    known = {name: None for _, table in tables for name in table.columns}
-    source_uid = spec.source_uid or next((name for name in (UID.name, SOURCE_UID.name) if name in known), None)
-    used = {spec.url, spec.caption, source_uid}
+        tables = [(file, table) for file, table in open_tables(files, spec, pool) if not table.is_empty]
+    if not tables:
+        raise _no_rows(files)
+    names = resolve_names(tables, spec)
+    _call_lists(tables, names)
+    known = {name: type for _, table in tables for name, type in table.columns.items()}
+    used = names.all - _STAYS
     wanted = [name for name in (known if spec.columns is None else spec.columns) if name not in used]
+    has_texts = len(names.captions) > 1 or any(is_texts(known.get(name, pa.null())) for name in names.captions)
     carried: dict[str, pa.Field] = {}
-    taken = set(_TAKEN)
+    taken = {*_TAKEN, *((TEXTS.name,) if has_texts else ())}
     for name in dict.fromkeys(wanted):
         free = name
         while free.lower() in taken:
             free = RENAMED_PREFIX + free
         taken.add(free.lower())
         carried[name] = pa.field(free, _common_type(name, tables))
-    return _Layout(tuple(tables), spec.url, spec.caption, source_uid, carried)
+    return _Layout(tuple(tables), names, has_texts, carried)
 
 
-def _check_named(key: str, name: str | None, tables: Sequence[tuple[SourceFile, Table]]) -> None:
-    for file, table in tables:
-        if name is None or name in table.columns or (key == "caption" and table.is_bare):
-            continue
-        folded = {column.lower(): column for column in table.columns}
-        close = difflib.get_close_matches(name.lower(), folded, n=1)
-        guess = f"input.{key}={folded[close[0]]}? " if close else ""
-        none = f"; input.{key}=null for none" if key != "source_uid" else ""
-        hint = f"{guess}columns: {', '.join(table.columns)}{none}"
-        raise UserError(f"there is no column {name!r} for {key}", where=shown(file.path), hint=hint)
+def _call_lists(tables: Sequence[tuple[SourceFile, Table]], names: Names) -> None:
+    """Call the columns of lists without names as those of the tables beside them."""
+    for _, table in tables:
+        if table.is_bare:
+            table.columns = {name: pa.string() for name in [names.url or next(iter(names.captions), URL.name)]}
 
 
 def _common_type(name: str, tables: Sequence[tuple[SourceFile, Table]]) -> pa.DataType:
@@ -161,23 +218,83 @@ def _common_type(name: str, tables: Sequence[tuple[SourceFile, Table]]) -> pa.Da
 
 
 def _batch(piece: Rows, file: SourceFile, layout: _Layout) -> pa.RecordBatch:
-    urls = _column(piece, layout.url, pa.string(), file)
-    captions = _column(piece, layout.caption, pa.string(), file)
-    names = [urls.to_pylist(), captions.to_pylist()]
-    uids = uids_of_urls(*names)
-    errors: dict[int, tuple[str, str]] = dict.fromkeys(_blank(names[layout.url is None]), _missing(layout))
-    for i, bad in piece.bad.items():
-        uids[i] = uid_of("bad", bad.raw)
-        errors[i] = ("bad row", bad.reason)
+    names = layout.names
+    urls = _column(piece, names.url, pa.string(), file)
+    texts = [_texts(piece, name, file) for name in names.captions]
+    captions, every = _joined(texts, names.captions, piece.count, is_several=layout.has_texts)
+    errors = _errors(piece, urls, captions, layout)
+    media = [piece.sha256, piece.media] if layout.has_media else []
     columns = [
-        pa.array(uids, pa.string()),
-        _column(piece, layout.source_uid, pa.string(), file),
+        pa.array(_uids(piece, urls, captions, every), pa.string()),
+        _column(piece, names.source_uid, pa.string(), file),
         urls,
         captions,
         *_fates(piece.count, errors),
+        *(pa.nulls(piece.count, pa.string()) if values is None else values for values in media),
+        *([every] if every is not None else []),
         *(_column(piece, name, field.type, file) for name, field in layout.carried.items()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=layout.schema)
+
+
+def _uids(piece: Rows, urls: pa.Array, captions: pa.Array, texts: pa.Array | None) -> list[str]:
+    has_url = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(urls), ""), False).to_pylist()
+    if piece.sha256 is None or all(has_url):
+        uids = uids_of_urls(urls, captions)
+    else:
+        pairs = zip(has_url, uids_of_urls(urls, captions), uids_of_media(piece.sha256, captions), strict=True)
+        uids = [by_url if is_by_url else by_media for is_by_url, by_url, by_media in pairs]
+    for i, more in enumerate([] if texts is None else texts.to_pylist()):
+        if len(more) > 1:
+            # the first text is in the uid already; the others tell the row from one that has not the same
+            uids[i] = child_uid(uids[i], "texts", uid_of(*(text["text"] for text in more[1:])))
+    for i, part in piece.parts.items():
+        if has_url[i]:
+            uids[i] = child_uid(uids[i], "part", part)
+    for i, bad in piece.bad.items():
+        if not (bad.is_read and has_url[i]):
+            uids[i] = uid_of("bad", bad.raw)
+    return uids
+
+
+def _errors(piece: Rows, urls: pa.Array, captions: pa.Array, layout: _Layout) -> dict[int, tuple[str, str]]:
+    """Position → class and message, of the rows that fail."""
+    if layout.has_media:
+        absent = pc.is_null(piece.media) if piece.media is not None else pa.array([True] * piece.count)
+        missing = ("missing media", "the sample has no image or video")
+        lacking = [i for i, is_absent in enumerate(absent.to_pylist()) if is_absent]
+    elif layout.names.url is None:
+        missing = ("missing caption", "the row has no text")
+        lacking = _blank(captions)
+    else:
+        missing = ("missing url", "the row has no URL")
+        lacking = _blank(urls)
+    errors: dict[int, tuple[str, str]] = dict.fromkeys(lacking, missing)
+    errors.update({i: (bad.error, bad.reason) for i, bad in piece.bad.items()})
+    return errors
+
+
+def _texts(piece: Rows, name: str, file: SourceFile) -> pa.Array:
+    """A column of texts, or of lists of texts, as it is."""
+    array = piece.columns.get(name)
+    if array is not None and is_texts(array.type):
+        return array
+    return _column(piece, name, pa.string(), file)
+
+
+def _joined(
+    columns: Sequence[pa.Array], kinds: Sequence[str], count: int, *, is_several: bool
+) -> tuple[pa.Array, pa.Array | None]:
+    """The first text of each row that is not blank; and, where rows may have several, all that are not null."""
+    if not is_several:
+        return (columns[0] if columns else pa.nulls(count, pa.string())), None
+    rows: list[list[dict[str, str]]] = [[] for _ in range(count)]
+    for kind, column in zip(kinds, columns, strict=True):
+        for i, value in enumerate(column.to_pylist()):
+            texts = value if isinstance(value, list) else [value]
+            rows[i] += [{"kind": kind, "text": text} for text in texts if text is not None]
+    first = [next((one["text"] for one in row if one["text"].strip()), None) for row in rows]
+    return pa.array(first, pa.string()), pa.array(rows, TEXTS.type)
 
 
 def _column(piece: Rows, name: str | None, type: pa.DataType, file: SourceFile) -> pa.Array:
@@ -195,13 +312,8 @@ def _column(piece: Rows, name: str | None, type: pa.DataType, file: SourceFile) 
         ) from error
 
 
-def _blank(texts: Sequence[str | None]) -> list[int]:
-    return [i for i, text in enumerate(texts) if not text or text.isspace()]
-
-
-def _missing(layout: _Layout) -> tuple[str, str]:
-    """The error of a row without what names it: the URL, or the text where the input has no URLs."""
-    return ("missing caption", "the row has no text") if layout.url is None else ("missing url", "the row has no URL")
+def _blank(texts: pa.Array) -> list[int]:
+    return [i for i, text in enumerate(texts.to_pylist()) if not text or text.isspace()]
 
 
 def _fates(count: int, errors: Mapping[int, tuple[str, str]]) -> list[pa.Array]:

@@ -21,10 +21,10 @@ class TextList:
 
     is_open = False
     is_bare = True
+    has_media = False
 
     def __init__(self, path: str, column: str) -> None:
         self._path = path
-        self._column = column
         self.columns = {column: pa.string()}
         with open_unpacked(path) as stream:
             self.is_empty = next(_records(Lines(stream, path)), None) is None
@@ -34,13 +34,13 @@ class TextList:
             lines = Lines(stream, self._path)
             for batch in batches(_records(lines), lines, batch_rows):
                 rows = self._batch(batch)
-                yield rows if self._column in names else Rows(rows.count, {}, rows.bad)
+                yield rows if not rows.columns.keys().isdisjoint(names) else Rows(rows.count, {}, rows.bad)
 
     def _batch(self, batch: list[Record]) -> Rows:
         column, wrong = text_array([record.values for record in batch])
         where = label(self._path)
         bad = {i: BadRow(raw_bytes(batch[i].values), f"{where}:{batch[i].line}: invalid UTF-8") for i in wrong}
-        return Rows(len(batch), {self._column: column}, bad)
+        return Rows(len(batch), dict.fromkeys(self.columns, column), bad)
 
 
 def _records(lines: Lines) -> Iterator[Record]:

@@ -62,7 +62,7 @@ def test_a_recipe_is_read_whole() -> None:
 
 def test_what_is_left_out_has_defaults() -> None:
     spec = parse("corpus: x\nsteps: []\ninput:\n")
-    assert (spec.seed, spec.input.path, spec.input.url, spec.input.caption) == (0, None, "url", "caption")
+    assert (spec.seed, spec.input.path, spec.input.url, spec.input.caption) == (0, None, "auto", "auto")
     assert (spec.output.samples_per_shard, spec.output.keep_originals) == (10_000, False)
 
 

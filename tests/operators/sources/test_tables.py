@@ -303,8 +303,16 @@ def test_an_input_may_lack_urls_or_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "spec", "what", "hint"),
     [
-        ("a.csv", "URL,TEXT\nx,y\n", {}, "no column 'url' for url", "input.url=URL? columns: URL, TEXT"),
-        ("a.csv", "url,TEXT\nx,y\n", {}, "no column 'caption' for caption", "input.caption=null"),
+        ("a.csv", "URL,TEXT\nx,y\n", {"url": "url"}, "no column 'url' for url", "input.url=URL? columns: URL, TEXT"),
+        (
+            "a.csv",
+            "where,TEXT\nx,y\n",
+            {},
+            "no column for url, which is mostly called url, URL",
+            "columns: where, TEXT",
+        ),
+        ("a.csv", "url,TEXT\nx,y\n", {"caption": "caption"}, "no column 'caption' for caption", "input.caption=null"),
+        ("a.csv", "url,said\nx,y\n", {}, "no column for caption, which is mostly", "input.caption=null for none"),
         ("a.csv", "url,caption\nx,y\n", {"source_uid": "id"}, "no column 'id' for source_uid", "columns: url, caption"),
         ("a.csv", "url,caption\nx,y\n", {"columns": ["w"]}, "no input file has the column 'w'", "url, caption"),
         ("a.csv", "url,caption,url\nx,y,z\n", {}, "columns stand twice: url", "rename"),
@@ -314,7 +322,7 @@ def test_an_input_may_lack_urls_or_texts(tmp_path: Path) -> None:
         ("a.csv", b"url,caption\n" + b"x" * (18 << 20), {}, "a line is longer", ""),
         ("a.csv", "url,caption\n", {}, "the input has no rows", "input.path"),
         ("a.jsonl", "", {}, "the input has no rows", "input.path"),
-        ("a.jsonl", '{"link": "x", "caption": "y"}\n', {}, "no column 'url' for url", "link"),
+        ("a.jsonl", '{"link": "x", "caption": "y"}\n', {}, "no column for url", "columns: link"),
         ("a.parquet", b"PAR1 nothing PAR1", {}, "cannot be read", "damaged"),
         ("a.parquet", b"", {}, "cannot be read", "damaged"),
         ("a.list", "http://a\n", {}, "does not tell the table's format", "input.format"),
