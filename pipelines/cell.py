@@ -49,11 +49,13 @@ class Cell:
     Args:
         operator: whose `row_timeout_s` is the time without progress after which the child is killed.
         pickled: the same, from pickled_by_value().
+        lean: the child keeps pyarrow from loading pandas; see IsolatedOperator.
     """
 
-    def __init__(self, operator: Operator, pickled: bytes) -> None:
+    def __init__(self, operator: Operator, pickled: bytes, *, lean: bool = False) -> None:
         self._operator = operator
         self._pickled = pickled
+        self._lean = lean
         self._child: ChildProcess | None = None
         self.answered = 0
         """Batches that the present child has answered."""
@@ -78,7 +80,7 @@ class Cell:
                 return
             self._child = ChildProcess()
             self.answered = 0
-            header = {"python_path": os.environ.get("PYTHONPATH")}
+            header = {"python_path": os.environ.get("PYTHONPATH"), "lean": self._lean}
             outcome = self._child.exchange(header, memoryview(self._pickled), SETUP_TIMEOUT_S)
             if isinstance(outcome, Answer) and "ready" in outcome.header:
                 return
@@ -127,11 +129,13 @@ class IsolatedOperator:
     Args:
         operator: an Annotate or a Split; its setup() and close() are called in the children alone.
         slots: children at most; threads beyond that wait for a free one.
+        lean: start children sooner, without pandas in pyarrow: only for operators that never convert from or to it.
     """
 
-    def __init__(self, operator: Operator, *, slots: int = 1) -> None:
+    def __init__(self, operator: Operator, *, slots: int = 1, lean: bool = False) -> None:
         self.operator = operator
         self.slots = slots
+        self._lean = lean
         self._lock = threading.Lock()
         self._cells: list[Cell] = []
         self._free: queue.LifoQueue[Cell] = queue.LifoQueue()
@@ -146,6 +150,18 @@ class IsolatedOperator:
     def pids(self) -> list[int]:
         """Process ids of the children."""
         return [pid for cell in self._cells if (pid := cell.pid) is not None]
+
+    def start_one(self) -> None:
+        """Start a child ahead of its first batch, unless none is free; threads that call this at once start one each.
+
+        Raises:
+            UserError: the operator cannot be set up.
+        """
+        cell = self._take_cell()
+        try:
+            self._start(cell)
+        finally:
+            self._free.put(cell)
 
     def process(self, batch: pa.Table) -> list[Part] | Children:
         """Process a batch; see capture.process_captured().
@@ -167,7 +183,7 @@ class IsolatedOperator:
         with self._lock:
             if not self._cells and not self._closed:
                 pickled = pickled_by_value(self.operator, [self.operator])
-                self._cells = [Cell(self.operator, pickled) for _ in range(self.slots)]
+                self._cells = [Cell(self.operator, pickled, lean=self._lean) for _ in range(self.slots)]
                 for cell in self._cells:
                     self._free.put(cell)
         self._check_open()

@@ -7,6 +7,7 @@ progress is an announced row, or bytes that move.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import mmap
 import os
@@ -33,6 +34,8 @@ STDERR_TAIL_BYTES = 4096
 POLL_S = 0.5
 
 _WRITE_BYTES = 1 << 20
+_PIPE_BYTES = 1 << 20
+"""Of pipes, where the system allows it: each fill of a small one costs both sides a turn."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class ChildProcess:
         self._requests, self._answers = self._process.stdin, self._process.stdout
         os.set_blocking(self._requests.fileno(), False)
         os.set_blocking(self._answers.fileno(), False)
+        _widen(self._requests.fileno(), self._answers.fileno())
         self._finalizer = weakref.finalize(self, _kill_and_reap, self._process)
 
     @property
@@ -247,6 +251,13 @@ def _keep(started: Future[subprocess.Popen[bytes]], shared_fd: int, tail: bytear
             tail[:] = (tail + chunk)[-STDERR_TAIL_BYTES:]
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def _widen(*pipes: int) -> None:
+    """Make pipes as wide as an unprivileged process may; the system may refuse once a user has many of them."""
+    for pipe in pipes:
+        with contextlib.suppress(OSError, AttributeError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from corpusmith.operators.contract import Operator
 from corpusmith.pipelines.capture import OperatorContractError, process_captured
+from corpusmith.pipelines.lean import keep_pandas_out
 from corpusmith.schemas.errors import UserError
 
 ALIGNMENT = 64
@@ -68,6 +69,8 @@ def main() -> None:
         return
     header, pickled = first
     _restore_python_path(header["python_path"])
+    if header["lean"]:
+        keep_pandas_out()
     pa.array([None])  # pyarrow loads pandas at its first conversion, which must not count against a row
     operator = pickle.loads(pickled)
     try:

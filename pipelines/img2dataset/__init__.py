@@ -1,0 +1,1 @@
+"""`corpusmith download`: the work of img2dataset under its flags, in its layout."""
