@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -194,12 +194,15 @@ class AnnotateRunner:
         for part in self._parts(given):
             count.time_s += self._spent(started)
             rows = part.rows if part.rows is not None else range(batch.num_rows)
-            count.computed += len(rows)
             positions = pa.array(rows, pa.int64())
-            table, errors = self._attach_part(batch.take(positions), part, unit)
+            is_whole = list(rows) == list(range(batch.num_rows))
+            table = self._attach_part(batch if is_whole else batch.take(positions), part, unit)
+            outcome = _outcome(part.errors, len(rows))
+            count.computed += len(rows)
+            count.count_errors(e.error for e in part.errors.values())
             if digests is not None:
-                unit.add_results(self.step.id, self._result_table(table, digests.take(positions), errors))
-            yield self._settle(table, *_outcome_arrays(errors), unit)
+                unit.add_results(self.step.id, self._result_table(table, digests.take(positions), *outcome))
+            yield self._settle(table, *outcome, unit)
             started = self._clock()
 
     def _spent(self, started: float) -> float:
@@ -234,16 +237,16 @@ class AnnotateRunner:
         columns = {c.name: pa.nulls(len(rows), c.type) for c in self.operator.produces}
         return Part(columns, dict.fromkeys(range(len(rows)), error), rows=rows.tolist())
 
-    def _attach_part(self, rows: pa.Table, part: Part, unit: UnitContext) -> tuple[pa.Table, list[RowError | None]]:
-        errors = [part.errors.get(i) for i in range(rows.num_rows)]
-        failed = pa.array([e is not None for e in errors])
+    def _attach_part(self, rows: pa.Table, part: Part, unit: UnitContext) -> pa.Table:
+        failed = pa.array(np.isin(np.arange(rows.num_rows), list(part.errors))) if part.errors else None
         for column in self.operator.produces:
             values = part.columns[column.name]
             if not isinstance(values, (pa.Array, pa.ChunkedArray)):
                 values = pa.array(values, column.type)
-            values = pc.if_else(failed, pa.scalar(None, column.type), values)
+            if failed is not None:
+                values = pc.if_else(failed, pa.scalar(None, column.type), values)
             rows = with_column(rows, column.name, values)
-        return (self._stage(rows, unit) if self.makes_media else rows), errors
+        return self._stage(rows, unit) if self.makes_media else rows
 
     def _stage(self, rows: pa.Table, unit: UnitContext) -> pa.Table:
         media: Sequence[bytes | None] = rows.column(MEDIA.name).to_pylist()
@@ -252,13 +255,13 @@ class AnnotateRunner:
         rows = with_column(rows, MEDIA_SHA256.name, pa.array(hashes, pa.string()))
         references: list[str | None] = [None] * len(media)
         if self.staged:
-            media_bin = unit.bins[self.step.id]
-            references = [None if m is None else media_bin.add(m) for m in media]
+            references = unit.stage(self.step.id, media)
         return with_column(rows, MEDIA_REF.name, pa.array(references, pa.string()))
 
-    def _result_table(self, rows: pa.Table, digests: pa.Array, errors: Sequence[RowError | None]) -> pa.Table:
+    def _result_table(
+        self, rows: pa.Table, digests: pa.Array, error: pa.ChunkedArray, message: pa.ChunkedArray
+    ) -> pa.Table:
         names = [UID.name, ROOT.name, *sorted(self._stored_names())]
-        error, message = _outcome_arrays(errors)
         return (
             rows.select(names)
             .append_column(DIGEST, digests)
@@ -267,9 +270,14 @@ class AnnotateRunner:
         )
 
 
-def _outcome_arrays(errors: Sequence[RowError | None]) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    error = pa.chunked_array([pa.array([None if e is None else e.error for e in errors], pa.string())])
-    message = pa.chunked_array([pa.array([None if e is None else e.message for e in errors], pa.string())])
+def _outcome(errors: Mapping[int, RowError], rows: int) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Class and message of each row's error, null where it has none."""
+    if not errors:
+        none = pa.chunked_array([pa.nulls(rows, pa.string())])
+        return none, none
+    found = [errors.get(i) for i in range(rows)]
+    error = pa.chunked_array([pa.array([None if e is None else e.error for e in found], pa.string())])
+    message = pa.chunked_array([pa.array([None if e is None else e.message for e in found], pa.string())])
     return error, message
 
 

@@ -103,21 +103,45 @@ def packaged_recipes() -> list[str]:
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> tuple[RecipeSpec, str]:
+def load_recipe(name_or_path: str, overrides: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[RecipeSpec, str]:
     """Read a recipe.
 
     Args:
         name_or_path: a YAML file (local, or a URL such as s3://bucket/recipe.yaml), or the name of a packaged recipe.
         overrides: see `parse_recipe`.
+        skip: ids of steps to leave out, such as `clip_score` or `keep#3`.
 
     Returns:
         The spec, and the name of its source for errors.
 
     Raises:
-        UserError: there is no such recipe (lists the packaged ones), it cannot be read, or it is wrong.
+        UserError: there is no such recipe (lists the packaged ones), it cannot be read, or it is wrong; or it has no
+            step to skip of that id (lists them).
     """
     text, source = _recipe_text(name_or_path)
-    return parse_recipe(text, source=source, overrides=overrides, positional=_positional), source
+    spec = parse_recipe(text, source=source, overrides=overrides, positional=_positional)
+    return (_without(spec, skip) if skip else spec), source
+
+
+def _without(spec: RecipeSpec, skip: Sequence[str]) -> RecipeSpec:
+    """The recipe without some steps; the others keep ids and places."""
+    ids = [step.id or step.name for step in spec.steps]
+    for sid in skip:
+        if sid not in ids:
+            hint = f"{did_you_mean(sid, ids)}steps: {', '.join(ids)}"
+            raise UserError(f"the recipe has no step {sid!r}", where=f"--skip {sid}", hint=hint)
+    left = [i for i, sid in enumerate(ids) if sid not in skip]
+    shorter = spec.model_copy(update={"steps": [_with_named_params(spec.steps[i]) for i in left]})
+    shorter._places = {(left.index(i), key): place for (i, key), place in spec._places.items() if i in left}
+    return shorter
+
+
+def _with_named_params(step: StepSpec) -> StepSpec:
+    """The step in the form that can be written with an id of its own."""
+    main = _positional(step.name)
+    if isinstance(step.params, dict) or main is None:
+        return step
+    return step.model_copy(update={"params": {main: step.params}})
 
 
 def _positional(name: str) -> str | None:

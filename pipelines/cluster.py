@@ -70,17 +70,19 @@ class RayExecutor:
             yield from self._run_on_ray(job, units)
             return
         here = InlineExecutor(self.cpus)
-        mine = replace(job, slots=here.cpus)
-        yield from side_by_side(here.run_stream(mine, head), self._run_on_ray(job, units[len(head) :]))
+        rest = units[len(head) :]
+        mine = replace(job, slots=here.cpus, shares=_shares(job, len(rest), beside=1))
+        yield from side_by_side(here.run_stream(mine, head), self._run_on_ray(job, rest, beside=1))
 
-    def _run_on_ray(self, job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
+    def _run_on_ray(self, job: StreamJob, units: Sequence[Unit], *, beside: int = 0) -> Iterator[dict[str, Any]]:
         if not units:
             return
         pending = {unit.name: unit for unit in units}
         for attempt in range(STREAM_ATTEMPTS):
             before = len(pending)
             try:
-                for summary in _run_once(job, list(pending.values())):
+                shared = replace(job, shares=_shares(job, len(pending), beside=beside))
+                for summary in _run_once(shared, list(pending.values())):
                     if pending.pop(summary["unit"], None) is not None:
                         yield summary
             except ray.exceptions.RayError as error:
@@ -270,6 +272,13 @@ def _run_once(job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]
             yield json.loads(text)
 
 
+def _shares(job: StreamJob, units: int, *, beside: int) -> dict[str, float]:
+    """Step id → the part of the work that one worker of its stage does, with so many workers beside the stage's own."""
+    if not units:
+        return {}
+    return {step.id: 1 / (_pool_size(steps, units) + beside) for steps in _stages(job.segment.stream) for step in steps}
+
+
 def _set_up_ray_data() -> None:
     import ray.data
 
@@ -292,15 +301,10 @@ def _stage_options(steps: Sequence[Step], units: int, stages: Sequence[tuple[Ste
 
     nodes = _nodes()
     gpus, memory = _most(steps, "gpus"), int(_most(steps, "memory_bytes"))
-    if gpus:
-        size, claim = int(sum(node.get("GPU", 0) for node in nodes) / gpus), 0.0
-    else:
-        cores = min(_most(steps, "cpus") or 1.0, max(node.get("CPU", 0) for node in nodes))
-        sharing = sum(not _most(stage, "gpus") for stage in stages)
-        size = int(sum(node.get("CPU", 0) for node in nodes) / cores)
-        claim = math.floor(cores / sharing * 1e4) / 1e4
+    sharing = sum(not _most(stage, "gpus") for stage in stages)
+    claim = 0.0 if gpus else math.floor(_cores(steps, nodes) / sharing * 1e4) / 1e4
     _check_fits(nodes, steps, {"CPU": claim, "GPU": gpus, "memory": memory})
-    size = max(1, min(size, units))
+    size = _pool_size(steps, units)
     share = -(-units // size)
     inside = min(share, WAITING_UNITS if waits(steps) else 1)
     options: dict[str, Any] = {
@@ -315,6 +319,19 @@ def _stage_options(steps: Sequence[Step], units: int, stages: Sequence[tuple[Ste
         "max_task_retries": TASK_RETRIES,
     }
     return options | ({"num_gpus": gpus} if gpus else {}) | ({"memory": memory} if memory else {})
+
+
+def _pool_size(steps: Sequence[Step], units: int) -> int:
+    """Workers of a stage."""
+    nodes = _nodes()
+    gpus = _most(steps, "gpus")
+    resource, each = ("GPU", gpus) if gpus else ("CPU", _cores(steps, nodes))
+    return max(1, min(int(sum(node.get(resource, 0) for node in nodes) / each), units))
+
+
+def _cores(steps: Sequence[Step], nodes: Sequence[Mapping[str, float]]) -> float:
+    """Cores that one worker of a stage without a card works on; no more than some node has."""
+    return min(_most(steps, "cpus") or 1.0, max(node.get("CPU", 0) for node in nodes))
 
 
 def _nodes() -> list[dict[str, float]]:

@@ -18,8 +18,10 @@ from pydantic_core import to_jsonable_python
 
 from corpusmith.operators.contract import Operator
 from corpusmith.operators.registry import operators
-from corpusmith.operators.sources.files import SourceFile
+from corpusmith.operators.sources.files import SourceFile, label
+from corpusmith.operators.sources.tables import input_names
 from corpusmith.pipelines.bind import RECIPES_PACKAGE, Step, load_recipe, packaged_recipes
+from corpusmith.pipelines.harvest import failures_told
 from corpusmith.pipelines.progress import duration
 from corpusmith.pipelines.run import Prepared, RunResult
 from corpusmith.schemas.columns import MEDIA
@@ -28,6 +30,7 @@ MEDIA_BYTES_GUESS = 25_000
 """A 256-pixel JPEG of quality 95 takes about this much; for the estimate of disk only."""
 
 FOOTERS_AT_ONCE = 16
+TOLD_PATHS = 3
 
 _TYPE_WORDS = {
     "integer": "a whole number",
@@ -70,24 +73,39 @@ def plan_lines(prepared: Prepared, output: str, limit: int | None = None) -> Ite
         limit: rows of the input at most.
     """
     plan, spec = prepared.plan, prepared.spec
-    size = sum(f.size for f in prepared.files)
     yield f"corpus {spec.corpus}, by {prepared.source_name}, to {output}"
-    yield f"input: {_counted(len(prepared.files), 'file')}, {size_text(size)}"
+    yield _input_line(prepared)
     yield f"  columns {', '.join(c.name for c in plan.source_columns)}"
     for segment in plan.segments:
         if segment.stream:
             yield f"stream {segment.index + 1} of {len(plan.segments)}: row by row, in parallel"
         for step in segment.stream:
-            yield from _step_lines(step, plan.fingerprints[step.id], staged=step.id == segment.staging)
+            yield from _step_lines(prepared, step, staged=step.id == segment.staging)
         if segment.reduce is not None:
             yield "barrier: waits for all rows"
-            yield from _step_lines(segment.reduce, plan.fingerprints[segment.reduce.id], staged=False)
+            yield from _step_lines(prepared, segment.reduce, staged=False)
     yield f"write: shards of up to {spec.output.samples_per_shard:,} samples"
     yield from _estimate(prepared, limit)
+    if prepared.missing:
+        skips = " ".join(f"--skip {step}" for step in prepared.missing)
+        yield f"`run` would refuse: {', '.join(prepared.missing)} cannot work here; install what they need, or {skips}"
 
 
-def _step_lines(step: Step, fingerprint: str, *, staged: bool) -> Iterator[str]:
+def _input_line(prepared: Prepared) -> str:
+    """The input, and which of its columns are address and text: by the recipe, or by habit."""
+    given = prepared.spec.input.path or []
+    paths = [label(path) for path in ([given] if isinstance(given, str) else given)]
+    told = ", ".join([*paths[:TOLD_PATHS], *(["…"] if len(paths) > TOLD_PATHS else [])])
+    size = size_text(sum(f.size for f in prepared.files))
+    names = input_names(prepared.files, prepared.spec.input)
+    columns = [f"url from {names.url!r}"] if names.url is not None else []
+    columns += [f"caption from {' or '.join(map(repr, names.captions))}"] if names.captions else []
+    return ", ".join([f"input: {told} ({_counted(len(prepared.files), 'file')}, {size})", *columns])
+
+
+def _step_lines(prepared: Prepared, step: Step, *, staged: bool) -> Iterator[str]:
     operator = step.operator
+    fingerprint = prepared.plan.fingerprints[step.id]
     kept = "results kept" if operator.stored else "computed in each run"
     if operator.kind == "reduce":
         kept = "kept for this set of rows"
@@ -97,6 +115,8 @@ def _step_lines(step: Step, fingerprint: str, *, staged: bool) -> Iterator[str]:
     yield f"      reads {', '.join(operator.requires) or 'uid'}"
     if operator.produces:
         yield f"      makes {', '.join(c.name for c in operator.produces)}{'; media is staged' if staged else ''}"
+    if lack := prepared.missing.get(step.id):
+        yield f"      LACKS {lack}"
 
 
 def _value(value: Any) -> str:
@@ -149,6 +169,8 @@ def result_lines(result: RunResult) -> Iterator[str]:
         f"{counts.kept:,} of {counts.rows_in:,} rows{made} kept; {counts.rejected:,} rejected, "
         f"{counts.failed:,} failed{split}; took {duration(result.wall_s)}"
     )
+    if counts.failed:
+        yield f"failures: {failures_told(result.reasons, counts.rows_in + counts.rows_made)}"
     yield f"corpus: {result.corpus.root} ({_counted(len(result.manifest.shards), 'shard')}, {size_text(size)})"
     yield f"report: {result.report}"
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from corpusmith.pipelines.bind import Step
 from corpusmith.pipelines.stream import StreamJob, StreamWorker
 from corpusmith.pipelines.units import Unit
 
+SO_FAR_EVERY_S = 1.0
 WAITING_UNITS = 8
 """Units of a stream that waits on a network which one worker has in hand."""
 
@@ -35,7 +38,7 @@ class Executor(Protocol):
         ...
 
     def run_stream(self, job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
-        """Run units; yields each one's summary when it is done."""
+        """Run units; yields each one's summary when it is done, and perhaps some before: how far it is."""
         ...
 
     def run_tasks(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -75,7 +78,7 @@ class InlineExecutor:
         worker = StreamWorker(job, job.segment.stream)
         threads = WAITING_UNITS * self.cpus if waits(job.segment.stream) else self.cpus
         try:
-            yield from _in_threads(worker.run, units, threads)
+            yield from _in_threads(worker.run, units, threads, worker.so_far)
         finally:
             worker.close()
 
@@ -87,19 +90,34 @@ class InlineExecutor:
         """Nothing is held between streams."""
 
 
-def _in_threads(task: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """Run tasks, few ahead of their turn; the first error stops the rest."""
+def _in_threads(
+    task: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    so_far: Callable[[], Iterable[Result]] = tuple,
+) -> Iterator[Result]:
+    """Run tasks, few ahead of their turn; the first error stops the rest.
+
+    Args:
+        task: what to do with an item.
+        items: what to do it with.
+        threads: tasks at once.
+        so_far: asked every second, for what else to yield.
+    """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="corpusmith")
     running: set[Future[Result]] = set()
+    waiting = iter(items)
+    asked = time.monotonic()
     try:
-        for item in items:
-            running.add(pool.submit(task, item))
-            if len(running) >= 2 * threads:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (f.result() for f in finished)
-        while running:
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
+        while True:
+            running |= {pool.submit(task, item) for item in islice(waiting, 2 * threads - len(running))}
+            if not running:
+                return
+            finished, running = wait(running, timeout=SO_FAR_EVERY_S, return_when=FIRST_COMPLETED)
             yield from (f.result() for f in finished)
+            if time.monotonic() - asked >= SO_FAR_EVERY_S:
+                yield from so_far()
+                asked = time.monotonic()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -122,6 +140,8 @@ def side_by_side(first: Iterator[Result], second: Iterator[Result]) -> Iterator[
                 yield item
                 if running.done():
                     running.result()
+                while not done.empty():
+                    yield done.get()
             running.result()
         finally:
             stop.set()

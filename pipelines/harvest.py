@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmith.pipelines.flow import Flow, joined
 from corpusmith.pipelines.plan import Plan
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.units import Unit, conform, with_column
-from corpusmith.schemas.columns import FATE, FATE_STEP, MEDIA_REF, UID, Column
+from corpusmith.schemas.columns import CAPTION, FATE, FATE_STEP, MEDIA_REF, UID, URL, Column
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.fates import Fate, conservation_gap
 from corpusmith.schemas.ledger import LEDGER_FOLDER, LEDGER_SCHEMA, reason_label, url_hash
@@ -22,6 +23,7 @@ from corpusmith.schemas.urls import redact_url
 
 LEDGER_FILE_ROWS = 1 << 18
 SAMPLES_A_REASON = 24
+TOLD_FAILURES = 5
 VALUES_ROWS = 100_000
 """Distributions are drawn from all rows up to this many, from a sample by uid beyond."""
 
@@ -46,12 +48,30 @@ class Harvest:
     values: list[pa.Table] = field(default_factory=list)
 
 
-def ended_rows(work: Storage, plan: Plan, flows: Sequence[str], unit: Unit) -> pa.Table:
+def failures_told(reasons: Counter[ReasonKey], rows: int, *, step: str | None = None) -> str:
+    """The commonest failures in words: `download Timeout 412 (4.1%), download HTTPStatus 404 301 (3.0%)`.
+
+    Args:
+        reasons: see Harvest.
+        rows: what the shares are of.
+        step: only failures of this one, which is then not named.
+    """
+    failed = Counter({key: n for key, n in reasons.items() if key[1] == Fate.FAILED and step in (None, key[0])})
+    told = [
+        f"{f'{at} ' if step is None else ''}{label} {number:,} ({number / max(1, rows):.1%})"
+        for (at, _, label), number in failed.most_common(TOLD_FAILURES)
+    ]
+    if others := failed.total() - sum(n for _, n in failed.most_common(TOLD_FAILURES)):
+        told.append(f"{len(failed) - TOLD_FAILURES:,} others {others:,}")
+    return ", ".join(told)
+
+
+def ended_rows(work: Storage, plan: Plan, flows: Sequence[Flow], unit: Unit) -> pa.Table:
     """All rows that a unit's source rows became, each with its fate; columns of the last segment."""
     schema = plan.segments[-1].schema
     ended = []
-    for segment, folder in zip(plan.segments, flows, strict=True):
-        table = work.read_table(f"{folder}/{unit.name}.parquet")
+    for segment, flow in zip(plan.segments, flows, strict=True):
+        table = flow.read(work, unit)
         if segment is plan.segments[-1]:
             table = with_column(table, FATE.name, pc.fill_null(table.column(FATE.name), Fate.KEPT.value))
         ended.append(conform(table.filter(pc.is_valid(table.column(FATE.name))), schema))
@@ -59,7 +79,7 @@ def ended_rows(work: Storage, plan: Plan, flows: Sequence[str], unit: Unit) -> p
 
 
 def harvest(
-    work: Storage, corpus: Storage, plan: Plan, flows: Sequence[str], units: Sequence[Unit], duplicates: int
+    work: Storage, corpus: Storage, plan: Plan, flows: Sequence[Flow], units: Sequence[Unit], duplicates: int
 ) -> tuple[Harvest, list[str]]:
     """Write the ledger and gather counts and samples.
 
@@ -74,7 +94,7 @@ def harvest(
     columns = [FATE.name, *(c.name for c in value_columns(plan))]
     share = min(1.0, VALUES_ROWS / max(1, sum(u.rows for u in units)))
     writer = _LedgerWriter(corpus)
-    for unit in units:
+    for unit in joined(units, max(flow.row_groups for flow in flows)):
         rows = ended_rows(work, plan, flows, unit)
         _count(found, rows, unit)
         _sample(found, rows)
@@ -109,10 +129,12 @@ def _sample(found: Harvest, rows: pa.Table) -> None:
         by_key.setdefault(key, []).append(i)
     uids = rows.column(UID.name).to_pylist()
     references = rows.column(MEDIA_REF.name).is_valid().to_pylist()
+    names = (UID.name, URL.name, CAPTION.name, MEDIA_REF.name, "fate_reason")
+    shown = rows.select([name for name in names if name in rows.schema.names])
     for key, positions in by_key.items():
         # rows with a picture first, then by uid, so that the choice does not depend on the order of work
         best = heapq.nsmallest(SAMPLES_A_REASON, positions, key=lambda i: (not references[i], uids[i]))
-        held = found.samples.get(key, []) + rows.take(pa.array(best, pa.int64())).to_pylist()
+        held = found.samples.get(key, []) + shown.take(pa.array(best, pa.int64())).to_pylist()
         held.sort(key=lambda row: (row[MEDIA_REF.name] is None, row[UID.name]))
         found.samples[key] = held[:SAMPLES_A_REASON]
 

@@ -120,6 +120,13 @@ class Progress:
         else:
             print(text, file=self._stream, flush=True)
 
+    def warn(self, text: str) -> None:
+        """A line that must not be overlooked."""
+        if self._live is not None and not self._quiet:
+            self._console.print(Text(text, style="bold yellow"))
+        else:
+            self.say(text)
+
     def start(self, phase: str, total: int, unit: str = "rows", *, steps: Sequence[str] = ()) -> None:
         """Begin a phase of `total` units.
 

@@ -11,20 +11,25 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+import pyarrow as pa
+
 from corpusmith.operators.contract import Annotate
-from corpusmith.operators.sources.tables import SourceFile, list_files, read_tables
+from corpusmith.operators.sources.tables import SourceFile, input_schema, list_files
 from corpusmith.operators.write.shards import ShardsConfig, shard_bounds
+from corpusmith.pipelines.alarm import Alarm
 from corpusmith.pipelines.bind import Step, bind_steps
 from corpusmith.pipelines.executors import Executor, InlineExecutor
-from corpusmith.pipelines.harvest import Harvest, harvest
+from corpusmith.pipelines.flow import Flow, units_for
+from corpusmith.pipelines.harvest import Harvest, ReasonKey, harvest
 from corpusmith.pipelines.ingest import Source, ingest
 from corpusmith.pipelines.lock import CorpusLock
-from corpusmith.pipelines.plan import Plan, make_plan
+from corpusmith.pipelines.plan import Plan, Segment, make_plan
 from corpusmith.pipelines.progress import Progress, drops_of
 from corpusmith.pipelines.reduces import FlowRows, run_reduce
 from corpusmith.pipelines.report.collect import RunFacts, publish_report
@@ -32,7 +37,7 @@ from corpusmith.pipelines.shelve import SHARDS_FOLDER, ShardTask, lay_out
 from corpusmith.pipelines.state import Store
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.stream import Barrier, StreamJob
-from corpusmith.pipelines.units import StepStats, decode_stats
+from corpusmith.pipelines.units import StepStats, Unit, decode_stats
 from corpusmith.pipelines.verify import finished_manifest
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.manifest import MANIFEST_PATH, WORK_FOLDER, FileRecord, Manifest, Removal, ShardRecord
@@ -74,6 +79,8 @@ class Prepared:
     steps: list[Step]
     files: list[SourceFile]
     plan: Plan
+    missing: dict[str, str] = field(default_factory=dict)
+    """Step id → what the step needs and this environment lacks, and how to get it."""
 
 
 @dataclass
@@ -85,13 +92,17 @@ class RunResult:
     stats: dict[str, StepStats]
     report: str
     wall_s: float
+    reasons: Counter[ReasonKey] = field(default_factory=Counter)
+    """Rows by step, fate and label; see Harvest."""
 
 
 @dataclass
 class _Streamed:
     """What the streams and reduces of a run left behind."""
 
-    flows: list[str] = field(default_factory=list)
+    flows: list[Flow] = field(default_factory=list)
+    units: list[tuple[Unit, ...]] = field(default_factory=list)
+    """Of each stream."""
     stats: dict[str, StepStats] = field(default_factory=dict)
     summaries: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -100,8 +111,28 @@ class _Streamed:
             self.stats.setdefault(step, StepStats()).add(count)
 
 
-def prepare(spec: RecipeSpec, source_name: str) -> Prepared:
-    """Bind the steps, find the input, check the flow of columns.
+@dataclass
+class _SoFar:
+    """What was told of a unit that is not done yet."""
+
+    rows: int = 0
+    stats: dict[str, StepStats] = field(default_factory=dict)
+
+    def move_on(self, summary: Mapping[str, Any]) -> tuple[int, dict[str, StepStats]]:
+        """Rows and counts of a summary that were not told before."""
+        told, before = self.rows, self.stats
+        self.rows, self.stats = summary["rows"], decode_stats(summary["stats"])
+        fresh = {step: count.since(before.get(step, StepStats())) for step, count in self.stats.items()}
+        return self.rows - told, fresh
+
+
+def prepare(spec: RecipeSpec, source_name: str, *, skipped: Sequence[str] = ()) -> Prepared:
+    """Bind the steps, find the input, check the flow of columns, ask the steps what they lack.
+
+    Args:
+        spec: the recipe.
+        source_name: its file or name, for errors.
+        skipped: ids of steps that were left out of it, for errors.
 
     Raises:
         UserError: for whatever is wrong with recipe or input.
@@ -111,11 +142,21 @@ def prepare(spec: RecipeSpec, source_name: str) -> Prepared:
         raise UserError(
             "the recipe names no input", where=source_name, hint="give --input FILE, or input: {path: …} in the recipe"
         )
-    files = list_files(spec.input.path)
-    first = next(iter(read_tables(files, spec.input)), None)
-    if first is None:
-        raise UserError("the input has no rows", where=str(spec.input.path), hint="check --input")
-    return Prepared(spec, source_name, steps, files, make_plan(steps, first.schema))
+    files = list_files(spec.input.path, spec.input.format, spec.input.split)
+    source = input_schema(files, spec.input)
+    missing = {step.id: lack for step in steps if (lack := step.operator.missing())}
+    return Prepared(spec, source_name, steps, files, _plan(steps, source, skipped), missing)
+
+
+def _plan(steps: Sequence[Step], source: pa.Schema, skipped: Sequence[str]) -> Plan:
+    try:
+        return make_plan(steps, source)
+    except UserError as error:
+        if not skipped:
+            raise
+        left_out = f"you left out {', '.join(skipped)}: leave this step out as well, by its id, with another --skip"
+        hint = f"{left_out}; or {error.hint}" if error.hint else left_out
+        raise UserError(error.what, where=error.where, hint=hint) from error
 
 
 def last_run(corpus: Storage) -> tuple[Prepared, int | None]:
@@ -145,8 +186,9 @@ def run(prepared: Prepared, output: str, options: RunOptions, progress: Progress
     """Run a prepared recipe to its end.
 
     Raises:
-        UserError: the output is locked or cannot be written, or workers were lost for good.
+        UserError: a step needs what is not here, the output is locked or cannot be written, or workers were lost.
     """
+    _refuse_missing(prepared)
     started = time.monotonic()
     corpus = Storage(output)
     work = corpus.below(WORK_FOLDER)
@@ -157,6 +199,19 @@ def run(prepared: Prepared, output: str, options: RunOptions, progress: Progress
             return _Run(prepared, corpus, work, options, executor, progress, started).to_end()
         finally:
             executor.close()
+
+
+def _refuse_missing(prepared: Prepared) -> None:
+    """Raise one error that tells all that the steps lack."""
+    if not prepared.missing:
+        return
+    lacks = "".join(f"\n  {step}: {lack}" for step, lack in prepared.missing.items())
+    skips = " ".join(f"--skip {step}" for step in prepared.missing)
+    raise UserError(
+        f"{len(prepared.missing)} of the steps need what is not here:{lacks}",
+        where=prepared.source_name,
+        hint=f"install it, or leave the steps out, with those that read their columns: {skips}",
+    )
 
 
 def _recipe_record(prepared: Prepared, options: RunOptions) -> bytes:
@@ -212,16 +267,18 @@ class _Run:
         barrier: Barrier | None = None
         flow_token = secrets.token_hex(4)
         for segment in self.plan.segments:
-            flow = f"flow/{flow_token}-{segment.index:02d}"
+            units, row_groups = units_for(segment, self.plan, source.units, source.rows)
+            flow = Flow(f"flow/{flow_token}-{segment.index:02d}", row_groups)
             job = self._job(segment.index, barrier, streamed.flows[-1] if streamed.flows else None, flow)
-            self._stream(job, source, streamed)
+            self._stream(job, source, units, streamed)
             streamed.flows.append(flow)
+            streamed.units.append(units)
             if segment.reduce is not None:
-                barrier = self._reduce(segment.index, segment.reduce, source, flow, streamed)
+                barrier = self._reduce(segment, segment.reduce, streamed)
         self._compact(source)
         return streamed
 
-    def _job(self, index: int, barrier: Barrier | None, flow_in: str | None, flow_out: str) -> StreamJob:
+    def _job(self, index: int, barrier: Barrier | None, flow_in: Flow | None, flow_out: Flow) -> StreamJob:
         columns = self.plan.source_columns if index == 0 else self.plan.segments[index - 1].columns
         return StreamJob(
             work=self.work,
@@ -236,18 +293,24 @@ class _Run:
             removed=REMOVED_PATH if self.work.exists(REMOVED_PATH) else None,
         )
 
-    def _stream(self, job: StreamJob, source: Source, streamed: _Streamed) -> None:
+    def _stream(self, job: StreamJob, source: Source, units: Sequence[Unit], streamed: _Streamed) -> None:
         barrier = [job.barrier.step] if job.barrier is not None else []
         phase = f"stream {job.segment.index + 1} of {len(self.plan.segments)}"
         self.progress.start(phase, source.rows, steps=[step.id for step in (*barrier, *job.segment.stream)])
+        alarm = Alarm([step.id for step in job.segment.stream if isinstance(step.operator, Annotate)])
         done = set()
-        for summary in self._executor_of(job, source).run_stream(job, source.units):
-            stats = decode_stats(summary["stats"])
-            streamed.add(stats)
-            done.add(summary["unit"])
-            self.progress.advance(summary["rows"], drops_of(stats), stats)
+        in_hand: dict[str, _SoFar] = {}
+        for summary in self._executor_of(job, source).run_stream(job, units):
+            rows, stats = in_hand.setdefault(summary["unit"], _SoFar()).move_on(summary)
+            if summary["is_done"]:
+                streamed.add(decode_stats(summary["stats"]))
+                done.add(summary["unit"])
+                del in_hand[summary["unit"]]
+            self.progress.advance(rows, drops_of(stats), stats)
+            for warning in alarm.add(time.monotonic(), stats):
+                self.progress.warn(warning)
         self.progress.end()
-        missing = [unit.name for unit in source.units if unit.name not in done]
+        missing = [unit.name for unit in units if unit.name not in done]
         if missing:
             raise UserError(
                 f"{len(missing)} units did not finish: {missing[0]} …", hint="run the same command again: it goes on"
@@ -259,8 +322,8 @@ class _Run:
         is_cheap = not any(o.stored or o.isolated or o.resources.waits or o.resources.gpus for o in operators)
         return InlineExecutor() if is_cheap and source.rows <= CHEAP_STREAM_ROWS else self.executor
 
-    def _reduce(self, index: int, step: Step, source: Source, flow: str, streamed: _Streamed) -> Barrier:
-        rows = FlowRows(self.work, flow, source.units, self.plan.segments[index], self.spec.seed)
+    def _reduce(self, segment: Segment, step: Step, streamed: _Streamed) -> Barrier:
+        rows = FlowRows(self.work, streamed.flows[-1].folder, streamed.units[-1], segment, self.spec.seed)
         self.progress.start(step.id, rows.count)
         folder = self.plan.store_folder(step).replace("results/", "decisions/", 1)
         decided = run_reduce(self.work, folder, step, rows)
@@ -275,20 +338,21 @@ class _Run:
         before = finished_manifest(self.corpus) if self.corpus.exists(MANIFEST_PATH) else None
         self.corpus.delete(MANIFEST_PATH)
         found, ledger = harvest(self.work, self.corpus, self.plan, streamed.flows, source.units, source.duplicates)
-        shards = self._write_shards(found, source, streamed)
+        shards = self._write_shards(found, streamed)
         manifest = self._manifest(found, shards, ledger, before.removals if before else [])
         wall_s = time.monotonic() - self.started
         shown = without_secrets(self.spec)
         facts = RunFacts(shown, self.plan, manifest, found, streamed.stats, streamed.summaries, wall_s)
         report = publish_report(self.corpus, self.work, facts)
         self.corpus.publish(MANIFEST_PATH, manifest.model_dump_json(indent=1).encode())
-        return RunResult(self.corpus, manifest, streamed.stats, report, wall_s)
+        return RunResult(self.corpus, manifest, streamed.stats, report, wall_s, found.reasons)
 
-    def _write_shards(self, found: Harvest, source: Source, streamed: _Streamed) -> list[ShardRecord]:
+    def _write_shards(self, found: Harvest, streamed: _Streamed) -> list[ShardRecord]:
         bounds = shard_bounds(found.counts.kept, self.spec.output.samples_per_shard)
         tables: list[str] = []
         if bounds:
-            tables = lay_out(self.work, "flow/order", streamed.flows[-1], source.units, bounds, self.spec.seed)
+            flow, units = streamed.flows[-1], streamed.units[-1]
+            tables = lay_out(self.work, "flow/order", flow.folder, units, bounds, self.spec.seed)
         config = ShardsConfig(samples_per_shard=self.spec.output.samples_per_shard)
         task = ShardTask(self.corpus, self.work, config, {"pyarrow": version("pyarrow")})
         self.progress.start(WRITE_STEP, found.counts.kept, "samples")

@@ -68,6 +68,7 @@ class SelectRunner:
             count.rows_out += kept.num_rows
             count.computed += table.num_rows
             count.time_s += elapsed
+            count.count_errors(e.error for e in decision.errors.values())
         return kept
 
     def _record(self, table: pa.Table, keep: np.ndarray, reasons: Any, errors: Any, unit: UnitContext) -> None:
@@ -132,6 +133,7 @@ class SplitRunner:
         count.computed += batch.num_rows
         count.made += len(made.parents)
         count.rows_out += len(made.parents)
+        count.count_errors(e.error for e in made.errors.values())
         children = self._children(batch, made)
         self._end_parents(batch, made, unit)
         return children

@@ -46,8 +46,9 @@ def lay_out(
     tables = (_kept(work, f"{flow}/{unit.name}.parquet", seed) for unit in units)
     first = next(tables)
     schema = first.schema
-    batches = (b for table in _chain(first, tables) for b in table.to_batches())
-    reader = pa.RecordBatchReader.from_batches(schema, batches)
+    sortable = pa.schema([field.with_type(_stand_in(field.type)) for field in schema])
+    batches = (b for table in _chain(first, tables) for b in table.cast(sortable).to_batches())
+    reader = pa.RecordBatchReader.from_batches(sortable, batches)
     with tempfile.TemporaryDirectory(prefix="corpusmith-") as scratch:
         connection = duckdb.connect(config={"temp_directory": scratch, "memory_limit": SORT_MEMORY})
         connection.execute("SET enable_external_access = false")
@@ -55,6 +56,23 @@ def lay_out(
         ordered = connection.sql(f"SELECT * EXCLUDE ({_ORDER_KEY}) FROM kept ORDER BY {_ORDER_KEY}, {UID.name}")
         plain = schema.remove(schema.get_field_index(_ORDER_KEY))
         return list(_cut(work, folder, ordered.to_arrow_reader(1 << 16), bounds, plain))
+
+
+def _stand_in(kind: pa.DataType) -> pa.DataType:
+    """A type that holds all values of `kind` and passes through DuckDB, which lacks some and changes others."""
+    if pa.types.is_float16(kind):
+        return pa.float32()
+    if pa.types.is_duration(kind) or pa.types.is_date64(kind):
+        return pa.int64()
+    if pa.types.is_decimal256(kind):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_stand_in(field.type)) for field in kind])
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field.with_type(_stand_in(kind.value_type)), kind.list_size)
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_stand_in(kind.value_type)))
+    return kind
 
 
 def _chain(first: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -75,7 +93,8 @@ def _cut(
     held = schema.empty_table()
     for index, (start, end) in enumerate(bounds):
         while held.num_rows < end - start:
-            held = pa.concat_tables([held, pa.Table.from_batches([reader.read_next_batch()]).cast(schema)])
+            batch = pa.Table.from_batches([reader.read_next_batch()])  # DuckDB changes names that are empty or hold NUL
+            held = pa.concat_tables([held, batch.rename_columns(schema.names).cast(schema)])
         path = f"{folder}/{index:05d}.parquet"
         work.publish_table(path, held.slice(0, end - start))
         held = held.slice(end - start)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import pyarrow.parquet as pq
+
 from corpusmith.pipelines.describe import size_text
 from corpusmith.pipelines.lock import lock_text
 from corpusmith.pipelines.run import RECIPE_PATH
@@ -46,15 +48,22 @@ def _finished(manifest: Manifest) -> Iterator[str]:
         yield f"  {removal.samples:,} samples removed {removal.at}"
 
 
+def _valid_values(parquet: pq.ParquetFile, column: str) -> int:
+    """Values of a column that are not null, by the file's footer: the rows are not read."""
+    index = parquet.schema_arrow.get_field_index(column)
+    groups = [parquet.metadata.row_group(g).column(index) for g in range(parquet.num_row_groups)]
+    return sum(group.num_values - group.statistics.null_count for group in groups)
+
+
 def _published(work: Storage) -> Iterator[str]:
     rows: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for entry in work.list("results"):
         folder = entry.path.split("/")[1]
-        errors = work.read_table(entry.path, [ERROR]).column(ERROR)
-        rows[folder] += len(errors)
-        failed[folder] += len(errors) - errors.null_count
+        with work.parquet(entry.path) as parquet:
+            rows[folder] += parquet.metadata.num_rows
+            failed[folder] += _valid_values(parquet, ERROR)
         sizes[folder] += entry.size
     for entry in work.list("media"):
         sizes[entry.path.split("/")[1]] += entry.size

@@ -6,9 +6,10 @@ on storage, written once all their results are published; its existence is what 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,16 +20,24 @@ from corpusmith.operators.contract import Annotate
 from corpusmith.pipelines.annotate import AnnotateRunner
 from corpusmith.pipelines.bind import Step
 from corpusmith.pipelines.capture import OperatorContractError
+from corpusmith.pipelines.flow import Flow
 from corpusmith.pipelines.plan import Segment, flow_schema
 from corpusmith.pipelines.runners import SelectRunner, SplitRunner
-from corpusmith.pipelines.state import ROW_GROUP_ROWS, Store, read_range
+from corpusmith.pipelines.state import Store, read_range
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.units import MediaBin, StepStats, Unit, UnitContext, conform, with_column, without_media
 from corpusmith.schemas.columns import FATE, FATE_ERROR, FATE_REASON, FATE_STEP, ROOT, UID, Column
+from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.fates import Fate
 
 REMOVE_STEP = "remove"
 REMOVED_REASON = "removed on request: uid"
+
+KEEP_EVERY_S = 0.5
+FLOW_ROW_GROUP_ROWS = 1024
+"""Units of the next stream may be small, and read no more than they must."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,28 +58,26 @@ class StreamJob:
         segment: which stream.
         columns_in: data columns of the rows that come in (before the barrier's).
         barrier: the reduce before; None for the first segment.
-        flow_in: folder of the previous segment's rows; None for the first segment.
-        flow_out: folder of this segment's rows.
+        flow_in: the previous segment's rows; None for the first segment.
+        flow_out: where this segment's rows go.
         folders: step id → folder of its results.
         slots: child processes of an isolated operator at most, in one worker.
         keep_originals: stage the first media of the stream too.
         removed: table of uids that must not come back, or None.
+        shares: step id → the part of the run's work that one worker does; 1 where it is not said.
     """
 
     work: Storage
     segment: Segment
     columns_in: tuple[Column, ...]
     barrier: Barrier | None
-    flow_in: str | None
-    flow_out: str
+    flow_in: Flow | None
+    flow_out: Flow
     folders: dict[str, str]
     slots: int = 1
     keep_originals: bool = False
     removed: str | None = None
-
-    def output_path(self, unit: Unit) -> str:
-        """Where a unit's rows go; published when the unit is done."""
-        return f"{self.flow_out}/{unit.name}.parquet"
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def staged_steps(self) -> set[str]:
@@ -99,6 +106,8 @@ class StreamWorker:
     def __init__(self, job: StreamJob, steps: Sequence[Step]) -> None:
         self.job = job
         stream = job.segment.stream
+        for step in stream:
+            step.operator.share = job.shares.get(step.id, 1.0)
         start = stream.index(steps[0]) if steps else 0
         self.first = start == 0
         self.last = start + len(steps) == len(stream)
@@ -112,12 +121,19 @@ class StreamWorker:
             for s in ahead
             if isinstance(s.operator, Annotate) and s.operator.stored
         }
+        # children are not counted in rows of the unit
+        is_plain = bool(steps) and not any(s.operator.kind == "split" for s in stream)
+        self._last_id = steps[-1].id if is_plain else ""
         self._staged = [s.id for s in steps if s.id in staged]
         self._removed: pa.Array | None = None
         self._lock = threading.Lock()
+        self._in_hand: dict[str, UnitContext] = {}
+        self._closing = threading.Event()
+        self._keeper: threading.Thread | None = None
 
     def close(self) -> None:
         """End what the operators hold."""
+        self._closing.set()
         for runner in self._ahead_runners:
             runner.close()
 
@@ -125,11 +141,31 @@ class StreamWorker:
         """Run a unit from its start to its published end; returns a summary that JSON can carry."""
         return self.finish(unit, self.advance(unit, None))
 
+    def so_far(self) -> list[dict[str, Any]]:
+        """Summaries of the units in hand, as finish() gives them, but not done."""
+        return [self._so_far(context) for context in list(self._in_hand.values())]
+
+    def _so_far(self, context: UnitContext) -> dict[str, Any]:
+        # a copy in one step: the unit's thread goes on
+        stats = dict(context.stats)
+        through = stats.get(self._last_id, StepStats()).rows_out
+        rows = min(context.unit.rows, through + sum(t.num_rows for t in list(context.done))) if self._last_id else 0
+        plain = {step: asdict(count) for step, count in stats.items()}
+        return {"unit": context.unit.name, "rows": rows, "live": 0, "stats": plain, "is_done": False}
+
     def advance(self, unit: Unit, before: InFlight | None) -> InFlight:
         """Run a unit through this stage and publish its results."""
-        started = time.perf_counter()
         context = UnitContext(unit, self.job.work, self._stores)
         context.bins = {s: MediaBin(self.job.folders[s].replace("results/", "media/", 1), unit) for s in self._staged}
+        self._keep(context)
+        try:
+            return self._advance(context, before)
+        finally:
+            del self._in_hand[unit.name]
+
+    def _advance(self, context: UnitContext, before: InFlight | None) -> InFlight:
+        started = time.perf_counter()
+        unit = context.unit
         tables: Iterable[pa.Table] = self._load(unit, context) if before is None else before.live
         for position, runner in enumerate(self._runners):
             tables = runner.apply(tables, context, self._ahead(position + 1))
@@ -142,25 +178,42 @@ class StreamWorker:
             return InFlight(live, context.done, context.stats)
         return InFlight(live, before.done + context.done, {**before.stats, **context.stats})
 
+    def _keep(self, context: UnitContext) -> None:
+        """Have what a unit has ready published in time, whatever its own thread waits for."""
+        self._in_hand[context.unit.name] = context
+        with self._lock:
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep_on, name="corpusmith-keeper", daemon=True)
+                self._keeper.start()
+
+    def _keep_on(self) -> None:
+        while not self._closing.wait(KEEP_EVERY_S):
+            for context in list(self._in_hand.values()):
+                try:
+                    context.flush_if_due()
+                except (UserError, OSError) as error:
+                    # it still waits: the unit's own thread publishes it, or fails with the same error
+                    _log.warning("results of unit %s are not published yet: %s", context.unit.name, error)
+
     def finish(self, unit: Unit, rows: InFlight) -> dict[str, Any]:
         """Write the unit's rows."""
         schema = self.job.segment.schema
         tables = [conform(t, schema) for t in (*rows.live, *rows.done)]
         table = pa.concat_tables([schema.empty_table(), *tables])
         table = table.sort_by([(ROOT.name, "ascending"), (UID.name, "ascending")])
-        self.job.work.publish_table(self.job.output_path(unit), table, row_group_rows=ROW_GROUP_ROWS)
+        self.job.work.publish_table(self.job.flow_out.path(unit), table, row_group_rows=FLOW_ROW_GROUP_ROWS)
         live = sum(t.num_rows for t in rows.live)
         stats = {step: asdict(count) for step, count in rows.stats.items()}
-        return {"unit": unit.name, "rows": unit.rows, "live": live, "stats": stats}
+        return {"unit": unit.name, "rows": unit.rows, "live": live, "stats": stats, "is_done": True}
 
     def _load(self, unit: Unit, context: UnitContext) -> list[pa.Table]:
         job = self.job
         if job.flow_in is None:
             with job.work.parquet(unit.source) as parquet:
-                table = parquet.read_row_group(unit.row_group)
+                table = parquet.read_row_groups(range(unit.row_group, unit.row_group + unit.row_groups))
             table = with_column(table, ROOT.name, table.column(UID.name))
         else:
-            table = job.work.read_table(f"{job.flow_in}/{unit.name}.parquet")
+            table = job.flow_in.read(job.work, unit)
             table = table.filter(pc.is_null(table.column(FATE.name)))
         table = conform(table, flow_schema(job.columns_in))
         table = self._without_removed(table, context)

@@ -128,6 +128,29 @@ class FakePlace(Annotate, name="fake_place", version=1):
         return Part({"placed": [True] * batch.num_rows})
 
 
+@register
+class FakeShare(Annotate, name="fake_share", version=1):
+    """Notes its process, and the part of the work that it is told to do."""
+
+    isolated = False
+    resources = Resources(cpus=1.0, waits=True)
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        return ("url",)
+
+    @property
+    def produces(self) -> tuple[Column, ...]:
+        return (Column("shared", pa.bool_(), "true"),)
+
+    def setup(self) -> None:
+        note("fake_share", [f"{os.getpid()}:{self.share}"])
+
+    def process(self, batch: pa.Table) -> Part:
+        time.sleep(0.2)
+        return Part({"shared": [True] * batch.num_rows})
+
+
 def two_nodes(recipe: str, output: str) -> None:
     """Run on two nodes of one core each; once both have worked, kill all processes of the second."""
     import ray

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmith.pipelines.harvest import Harvest, ReasonKey, value_columns
+from corpusmith.pipelines.harvest import Harvest, ReasonKey, failures_told, value_columns
 from corpusmith.pipelines.plan import Plan
 from corpusmith.pipelines.report.data import (
     BalanceFacts,
@@ -89,7 +89,7 @@ def report_data(work: Storage, facts: RunFacts, shrinker: Shrinker) -> ReportDat
         histograms=list(_histograms(facts.plan, values)),
         categories=list(_categories(facts.plan, values)),
         balances=list(_balances(facts.summaries)),
-        warnings=list(_warnings(steps)),
+        warnings=list(_warnings(steps, facts.harvest)),
         versions=manifest.versions,
     )
 
@@ -190,10 +190,11 @@ def _balances(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[BalanceFac
             yield BalanceFacts(step=step, **{key: summary[key] for key in _BALANCE_KEYS})
 
 
-def _warnings(steps: Sequence[StepFacts]) -> Iterator[str]:
+def _warnings(steps: Sequence[StepFacts], harvest: Harvest) -> Iterator[str]:
     for step in steps:
         if step.rows_in and step.failed / step.rows_in > FAILURE_WARNING_SHARE:
             yield (
-                f"{step.failed:,} of {step.rows_in:,} rows failed at {step.id}: see the reasons, and "
+                f"{step.failed:,} of {step.rows_in:,} rows failed at {step.id}: "
+                f"{failures_told(harvest.reasons, step.rows_in, step=step.id)}. See the reasons, and "
                 "`corpusmith retry --failed` once their cause is gone"
             )

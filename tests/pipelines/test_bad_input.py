@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora import cli_command, outcome, run_recipe, write_rows
+from corpora import cli_command, fates, outcome, run_recipe, write_rows
 from fakes import calls, forget_calls
 
 from corpusmith.pipelines.cli import main
@@ -161,6 +165,118 @@ def test_an_input_cut_short(place: Place) -> None:
     data[4 : len(data) // 3] = bytes(len(data) // 3 - 4)
     (place.folder / "urls.parquet").write_bytes(data)
     assert "urls.parquet" in place.refused()
+
+
+def test_an_input_cut_anywhere(place: Place) -> None:
+    data = (place.folder / "urls.parquet").read_bytes()
+    for length in range(0, len(data), max(1, len(data) // 24)):
+        (place.folder / "urls.parquet").write_bytes(data[:length])
+        assert "urls.parquet" in place.refused()
+
+
+ABSURD_COLUMNS = {
+    "nested": pa.array([[[[{"a": [{"b": None}]}]]], None]),
+    "map": pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int8())),
+    "decimal": pa.array([None, 10**60], pa.decimal256(76, 3)),
+    "span": pa.array([1, None], pa.duration("ns")),
+    "spans": pa.array([[1, None], None], pa.list_(pa.duration("s"))),
+    "nothing": pa.nulls(2),
+    "words": pa.array(["x", "y"]).dictionary_encode(),
+    "bytes": pa.array([b"\0\xff", None], pa.binary(2)),
+    "half": pa.array([np.float16(1.5), None], pa.float16()),
+    "halves": pa.array([[np.float16(1.5), None], None], pa.list_(pa.float16())),
+    "embedding": pa.array([[np.float16(1), np.float16(2)], None], pa.list_(pa.float16(), 2)),
+    "day": pa.array([0, 86_400_000], pa.date64()),
+    "far": pa.array([2**62, -(2**62)], pa.timestamp("us")),
+    "zoned": pa.array([0, 1], pa.timestamp("ns", "Asia/Kathmandu")),
+    "nanoseconds": pa.array([1, 10**13], pa.time64("ns")),
+    "NaN": pa.array([float("nan"), float("-inf")]),
+}
+
+
+def test_columns_of_absurd_types_reach_the_shards(place: Place) -> None:
+    """With the types and the values that they came with."""
+    urls = ["http://web/1", "http://web/2"]
+    pq.write_table(pa.table({"url": urls, "caption": urls, **ABSURD_COLUMNS}), place.folder / "urls.parquet")
+    place.write("- fake_score", "- fake_fetch")
+    code, told = place.run()
+    assert code == 0, told
+    assert verify(Storage(str(place.folder / "tiny"))) == []
+    found = pq.read_table(place.folder / "tiny" / "shards" / "00000.parquet").sort_by("url")
+    came = pq.read_table(place.folder / "urls.parquet")
+    for name in ABSURD_COLUMNS:
+        if name == "nothing":
+            continue  # a column of nulls alone comes in as texts
+        kind = came.schema.field(name).type
+        assert found.column(name).cast(kind).equals(came.column(name)) or name == "NaN", name
+        if name != "words":
+            assert found.schema.field(name).type == kind
+    assert str(found.column("NaN").to_pylist()) == "[nan, -inf]"
+
+
+LONG_BYTES = 24 << 20
+"""Longer than a line may be."""
+
+
+@pytest.mark.parametrize(
+    ("file", "start", "end"),
+    [
+        ("a.csv", b"url,caption\nhttp://web/1,", b"\nhttp://web/2,b\n"),
+        ("a.tsv", b"url\tcaption\nhttp://web/1\t", b"\n"),
+        ("a.jsonl", b'{"url": "http://web/1", "caption": "', b'"}\n'),
+        ("a.txt", b"http://web/", b"\n"),
+    ],
+)
+def test_a_line_without_an_end(place: Place, file: str, start: bytes, end: bytes) -> None:
+    (place.folder / file).write_bytes(start + b"x" * LONG_BYTES + end)
+    error = place.refused("--input", file)
+    assert file in error and "a line is longer than" in error
+
+
+@pytest.mark.parametrize("end", ["]" * 10_000, "", "]" * 9_000])
+def test_json_nested_ten_thousand_deep_costs_its_own_row(place: Place, end: str) -> None:
+    lines = ['{"url": "http://web/1", "caption": "a"}', '{"url": "http://web/2", "x": ' + "[" * 10_000 + end + "}"]
+    (place.folder / "deep.jsonl").write_text("\n".join(lines))
+    code, told = place.run("--input", "deep.jsonl", "--set", "input.caption=caption")
+    assert code == 0, told
+    (failed,) = [row for row in fates(place.folder / "tiny").values() if row["step"] == "input"]
+    assert failed["error"] == "bad row" and "deep.jsonl:2" in failed["reason"]
+
+
+@pytest.mark.parametrize("file", ["a.csv", "a.parquet"])
+def test_more_columns_than_anybody_means(place: Place, file: str) -> None:
+    names = ["url", "caption", *(f"c{i}" for i in range(200_000 if file == "a.csv" else 20_000))]
+    if file == "a.csv":
+        (place.folder / file).write_text(",".join(names) + "\n" + ",".join("x" for _ in names) + "\n")
+    else:
+        pq.write_table(pa.table({name: ["x"] for name in names}), place.folder / file)
+    started = time.monotonic()
+    error = place.refused("--input", file)
+    assert time.monotonic() - started < 20
+    assert file in error and "columns" in error
+    assert len(error) < 10_000
+
+
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""Runs a command from a small process: the peak of a child begins with the memory of the process that it forks from."""
+
+
+@pytest.mark.parametrize("start", ["url,caption\nhttp://web/1,", '{"url": "http://web/1", "caption": "'])
+def test_a_compressed_bomb_is_refused_in_bounded_memory(place: Place, start: str) -> None:
+    """2 MB that unpack to 2 GB."""
+    name = "bomb.csv.gz" if start.startswith("url") else "bomb.jsonl.gz"
+    piece = gzip.compress(b"a" * (1 << 20))
+    (place.folder / name).write_bytes(gzip.compress(start.encode()) + piece * 2000)
+    command = cli_command("run", "tiny.yaml", "--executor", "inline", "--input", name)
+    ended = subprocess.run([sys.executable, "-c", MEASURED, *command], capture_output=True, text=True, check=False)
+    code, peak_kb = map(int, ended.stdout.split())
+    assert code == 2, ended.stderr
+    assert name in ended.stderr and "Traceback" not in ended.stderr
+    assert peak_kb < 400_000
 
 
 def test_a_column_that_the_input_lacks(place: Place) -> None:

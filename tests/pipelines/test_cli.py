@@ -206,9 +206,10 @@ def test_a_dry_run_is_the_plan_and_writes_nothing(folder: Path, capsys: pytest.C
 def test_a_run_gives_results_to_stdout_and_progress_to_stderr(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert corpusmith("run", "tiny.yaml", "--input", "urls.parquet", "--executor", "inline", "--cpus", "2") == 0
     output = capsys.readouterr()
-    kept, corpus, report = output.out.splitlines()
+    kept, failures, corpus, report = output.out.splitlines()
     assert "of 60 rows kept" in kept
     assert "6 failed" in kept
+    assert failures == "failures: fake_fetch HTTPStatus 404 6 (10.0%)"
     assert corpus.startswith(f"corpus: {folder}/tiny (")
     assert Path(report.removeprefix("report: ")).is_file()
     assert "60 of 60 rows (100%)" in output.err
