@@ -152,7 +152,19 @@ def _write_samples(file: BinaryIO, table: pa.Table, media: Iterator[bytes | None
 
 def _iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     for batch in table.to_batches(max_chunksize=_ROWS_AT_ONCE):
-        yield from batch.to_pylist()
+        try:
+            yield from batch.to_pylist()
+        except (OverflowError, ValueError):  # a time that Python has no value for, such as one of the year 60000
+            columns = [[_python_value(scalar) for scalar in column] for column in batch.columns]
+            yield from (dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True))
+
+
+def _python_value(scalar: pa.Scalar) -> Any:
+    """The value; a time beyond Python's as Arrow writes it; None for a list or struct that holds one."""
+    try:
+        return scalar.as_py()
+    except (OverflowError, ValueError):
+        return None if pa.types.is_nested(scalar.type) else scalar.cast(pa.string()).as_py()
 
 
 def _json_of(row: dict[str, Any]) -> str:
