@@ -156,6 +156,8 @@ class Operator(ABC):
     """Whether the work runs in a child process, free to crash or hang; False for plain Arrow or asyncio code."""
     batch_rows: ClassVar[int] = 1024
     """Rows in a batch at most."""
+    media_hash: ClassVar[str | None] = None
+    """A produced column that holds the sha256 of the media that the operator makes, where it is known anyway."""
     row_timeout_s: ClassVar[float] = 120.0
     """An isolated operator that spends longer on one row is killed and the row fails."""
 

@@ -131,8 +131,10 @@ class AnnotateRunner:
         digests = row_digests(batch, self.operator.requires)
         positions = prior.find(batch.column(UID.name), digests)
         hit = positions >= 0
-        missing = pa.array(~hit)
         results = prior.table.take(pa.array(positions[hit]))
+        if not hit.any():  # the rule in a first run, and media would be copied by a filter
+            return Found(batch.slice(0, 0), results, batch, digests)
+        missing = pa.array(~hit)
         return Found(batch.filter(pa.array(hit)), results, batch.filter(missing), digests.filter(missing))
 
     def walk(self, rows: pa.Table, unit: UnitContext, needed: set[str]) -> pa.Table:
@@ -249,14 +251,16 @@ class AnnotateRunner:
         return self._stage(rows, unit) if self.makes_media else rows
 
     def _stage(self, rows: pa.Table, unit: UnitContext) -> pa.Table:
-        media: Sequence[bytes | None] = rows.column(MEDIA.name).to_pylist()
-        unit.count(self.step.id).bytes += sum(len(m) for m in media if m is not None)
-        hashes = [None if m is None else hashlib.sha256(m).hexdigest() for m in media]
-        rows = with_column(rows, MEDIA_SHA256.name, pa.array(hashes, pa.string()))
-        references: list[str | None] = [None] * len(media)
-        if self.staged:
-            references = unit.stage(self.step.id, media)
-        return with_column(rows, MEDIA_REF.name, pa.array(references, pa.string()))
+        media = rows.column(MEDIA.name)
+        unit.count(self.step.id).bytes += pc.sum(pc.binary_length(media)).as_py() or 0
+        bodies: Sequence[bytes | None] = media.to_pylist() if self.staged or self.operator.media_hash is None else ()
+        if self.operator.media_hash is not None:
+            hashes = rows.column(self.operator.media_hash)
+        else:
+            hashes = pa.array([None if m is None else hashlib.sha256(m).hexdigest() for m in bodies], pa.string())
+        rows = with_column(rows, MEDIA_SHA256.name, hashes)
+        references = pa.array(unit.stage(self.step.id, bodies)) if self.staged else pa.nulls(rows.num_rows, pa.string())
+        return with_column(rows, MEDIA_REF.name, pc.cast(references, pa.string()))
 
     def _result_table(
         self, rows: pa.Table, digests: pa.Array, error: pa.ChunkedArray, message: pa.ChunkedArray

@@ -265,9 +265,21 @@ def _arrow(values: Any, type_: pa.DataType, errors: Mapping[int, RowError]) -> p
     if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype != object and not errors:
         return pa.array(values).cast(type_)
     present = [None if i in errors else v for i, v in enumerate(values)]
+    if pa.types.is_large_binary(type_):
+        return _media_array(present)
     if pa.types.is_integer(type_) and pa.types.is_floating((inferred := pa.array(present)).type):
         return inferred.cast(type_)  # refuses fractions, which pa.array(…, type) would cut off
     return pa.array(present, type_)
+
+
+def _media_array(bodies: Sequence[bytes | None]) -> pa.Array:
+    """Media as an array of large binaries, copied once: Arrow's own builder copies again each time that it grows."""
+    offsets = np.zeros(len(bodies) + 1, np.int64)
+    np.cumsum([len(body) if body is not None else 0 for body in bodies], out=offsets[1:])
+    is_valid = pa.array([body is not None for body in bodies], pa.bool_())
+    data = b"".join(body for body in bodies if body is not None)
+    buffers = [is_valid.buffers()[1], pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(bodies), buffers)
 
 
 def _unencodable(values: Values, type_: pa.DataType, errors: Mapping[int, RowError]) -> dict[int, RowError]:

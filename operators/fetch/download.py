@@ -41,6 +41,7 @@ class Download(Annotate, name="download", version=2):
     resources = Resources(cpus=0.5, waits=True)
     isolated = False
     batch_rows = 256
+    media_hash = "sha256"
 
     @property
     def requires(self) -> tuple[str, ...]:
