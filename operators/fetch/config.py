@@ -111,6 +111,13 @@ class DownloadConfig(Config):
         description="bytes of recent bodies kept for repeats of a URL",
     )
 
+    waiting_max_bytes: int = Field(
+        json_schema_extra=OPERATIONAL,
+        default=256 * MIB,
+        ge=1,
+        description="bytes of bodies that wait in each worker for the next step; above it no request begins",
+    )
+
     @field_validator("allow_hosts")
     @classmethod
     def _are_hosts(cls, entries: tuple[str, ...]) -> tuple[str, ...]:

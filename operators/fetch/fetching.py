@@ -98,6 +98,10 @@ class Fetcher:
         flight.then(partial(self._landed, url))
         return flight
 
+    def hold(self, is_held: bool) -> None:
+        """Begin no request for a while, or go on."""
+        self._gate.hold(is_held)
+
     def close(self) -> None:
         """Drop what is in flight."""
         self._transfers.close()

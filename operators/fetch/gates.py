@@ -62,6 +62,12 @@ class HostGate:
         self._per_host = per_host
         self._hosts: dict[str, _Host] = {}
         self._turns: deque[str] = deque()
+        self._is_held = False
+
+    def hold(self, is_held: bool) -> None:
+        """Begin nothing for a while, or go on; requests in flight are not concerned."""
+        self._is_held = is_held
+        self._dispatch()
 
     def enter(self, host: str, interval_s: float) -> Promise[Turn]:
         """A turn, not earlier than `interval_s` after the host's one before."""
@@ -113,7 +119,7 @@ class HostGate:
             self._loop.after(rest_s).then(partial(self._rested, host))
 
     def _dispatch(self) -> None:
-        while self._left and self._turns:
+        while self._left and self._turns and not self._is_held:
             host = self._turns.popleft()
             state = self._hosts[host]
             now = time.monotonic()

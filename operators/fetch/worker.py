@@ -1,14 +1,15 @@
 """The thread in which a worker's downloads run, and how rows go in and come out.
 
 Rows of all batches share one window, so that a slow server delays nobody else. Results leave in lists, because each
-hand-over between threads costs more than a small download does.
+hand-over between threads costs more than a small download does. Where the next step is slower than the network, bodies
+pile up; above a bound no request begins until some have been taken.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from corpusmith.operators.fetch.config import DownloadConfig
@@ -18,6 +19,7 @@ from corpusmith.operators.fetch.results import Downloaded
 from corpusmith.schemas.fates import RowError
 
 _PART_ROWS = 64
+_PART_BYTES = 8 << 20
 _PART_WAIT_S = 0.25
 _END_WAIT_S = 10.0
 
@@ -26,22 +28,31 @@ Outcome = tuple[int, Downloaded | RowError]
 
 
 class _Batch:
-    """Rows of one batch on their way; the loop's thread puts lists of outcomes, the caller's takes them."""
+    """Rows of one batch on their way; the loop's thread puts lists of outcomes, the caller's takes them.
 
-    def __init__(self, loop: Loop, rows: int) -> None:
+    Args:
+        count_bytes: is told of bodies that come to wait, and, as less than nothing, of those that were taken.
+    """
+
+    def __init__(self, loop: Loop, rows: int, count_bytes: Callable[[int], None]) -> None:
         self._loop = loop
+        self._count_bytes = count_bytes
         self.open_rows = set(range(rows))
         self._ready: list[Outcome] = []
-        self.lists: queue.SimpleQueue[list[Outcome]] = queue.SimpleQueue()
+        self._ready_bytes = 0
+        self._waiting_bytes = 0
+        self._is_abandoned = False
+        self.lists: queue.SimpleQueue[tuple[list[Outcome], int]] = queue.SimpleQueue()
 
     def finish(self, position: int, promise: Promise[Downloaded]) -> None:
         """Take a row's outcome."""
-        if position not in self.open_rows:
+        if position not in self.open_rows or self._is_abandoned:
             return
         self.open_rows.remove(position)
         error = promise.error and RowError.of(promise.error)
         self._ready.append((position, error or promise.value or RowError("cancelled", "no download")))
-        if len(self._ready) >= _PART_ROWS or not self.open_rows:
+        self._ready_bytes += len(promise.value.body) if promise.value else 0
+        if len(self._ready) >= _PART_ROWS or self._ready_bytes >= _PART_BYTES or not self.open_rows:
             self._hand_over(None)
         elif len(self._ready) == 1:
             self._loop.after(_PART_WAIT_S).then(self._hand_over)
@@ -52,10 +63,22 @@ class _Batch:
         self.open_rows.clear()
         self._hand_over(None)
 
+    def take(self, size_bytes: int) -> None:
+        """Bodies of so many bytes have been taken."""
+        self._waiting_bytes -= size_bytes
+        self._count_bytes(-size_bytes)
+
+    def abandon(self) -> None:
+        """Nobody will take what is left."""
+        self._is_abandoned = True
+        self.take(self._waiting_bytes)
+
     def _hand_over(self, _: object) -> None:
         if self._ready:
-            self.lists.put(self._ready)
-            self._ready = []
+            self._waiting_bytes += self._ready_bytes
+            self._count_bytes(self._ready_bytes)
+            self.lists.put((self._ready, self._ready_bytes))
+            self._ready, self._ready_bytes = [], 0
 
 
 class DownloadWorker:
@@ -69,6 +92,8 @@ class DownloadWorker:
         self._loop = Loop()
         self._fetcher = Fetcher(self._loop, config, share)
         self._batches: set[_Batch] = set()
+        self._waiting_max_bytes = config.waiting_max_bytes
+        self._waiting_bytes = 0
         self._lock = threading.Lock()
         self._ended: RowError | None = None
         self._thread = threading.Thread(target=self._run, name="download", daemon=True)
@@ -76,7 +101,7 @@ class DownloadWorker:
 
     def download(self, urls: Sequence[str | None]) -> Iterator[list[Outcome]]:
         """Download URLs; lists of outcomes as they become ready, each position once."""
-        batch = _Batch(self._loop, len(urls))
+        batch = _Batch(self._loop, len(urls), self._count_bytes)
         with self._lock:
             if self._ended is None:
                 self._batches.add(batch)
@@ -84,10 +109,15 @@ class DownloadWorker:
             else:
                 batch.cancel(self._ended)
         left = len(urls)
-        while left:
-            outcomes = batch.lists.get()
-            left -= len(outcomes)
-            yield outcomes
+        try:
+            while left:
+                outcomes, size_bytes = batch.lists.get()
+                self._call(partial(batch.take, size_bytes))
+                left -= len(outcomes)
+                yield outcomes
+        finally:
+            if left:
+                self._call(batch.abandon)
 
     def close(self) -> None:
         """End all downloads; rows in flight fail as `cancelled`."""
@@ -95,6 +125,18 @@ class DownloadWorker:
             if self._ended is None:
                 self._loop.call(self._loop.end)
         self._thread.join(_END_WAIT_S)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        with self._lock:
+            if self._ended is None:
+                self._loop.call(function)
+
+    def _count_bytes(self, change: int) -> None:
+        """Hold requests back while too much waits; in the loop's thread."""
+        if not change:
+            return
+        self._waiting_bytes += change
+        self._fetcher.hold(self._waiting_bytes > self._waiting_max_bytes)
 
     def _begin(self, batch: _Batch, urls: Sequence[str | None]) -> None:
         for position, url in enumerate(urls):

@@ -6,7 +6,9 @@ come from one server on loopback; the tools take turns, so that a machine that i
 - cold: from the start of the command to its end;
 - steady: from the first shard's start to the last one's end, by the statistics that both tools write;
 - codec alone: one process a core that fetches each photo over a plain socket and puts it through the image operator:
-  the least that any downloader has to do.
+  the least that any downloader has to do;
+- tiny files, with `--tiny 20000` in place of the photos: pictures of some 2 kB, only fetched and counted, so that
+  requests are what costs.
 """
 
 from __future__ import annotations
@@ -43,13 +45,17 @@ FLAGS = {
     "processes_count": "2",
     "thread_count": "64",
 }
+TINY_FLAGS = {**FLAGS, "output_format": "dummy", "disable_all_reencoding": "True"}
+TINY_FILES = 200
 CORPUSMITH = [str(Path(sysconfig.get_path("scripts")) / "corpusmith"), "download", "--allow_hosts", "127.0.0.1"]
 
 
-def run_tool(command: list[str], urls: Path, output: Path, images: int) -> tuple[float, float]:
+def run_tool(
+    command: list[str], urls: Path, output: Path, images: int, given: dict[str, str] = FLAGS
+) -> tuple[float, float]:
     """Images per second of one run: cold, steady."""
     shutil.rmtree(output, ignore_errors=True)
-    flags = {**FLAGS, "url_list": str(urls), "output_folder": str(output)}
+    flags = {**given, "url_list": str(urls), "output_folder": str(output)}
     flags["number_sample_per_shard"] = str(-(-images // SHARDS))
     words = [f"--{name}={value}" for name, value in flags.items()]
     environment = {**os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}
@@ -97,46 +103,89 @@ def run_codec(pool: ProcessPoolExecutor, workers: int, urls: list[str]) -> float
     return len(urls) / (time.perf_counter() - started)
 
 
-def main() -> None:
-    """Print rates and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=800)
-    parser.add_argument("--rounds", type=int, default=2)
-    options = parser.parse_args()
-    # a folder of the user's own: names in the system's folder for temporary files can be taken by others
-    photos = Path(tempfile.gettempdir()) / f"corpusmith-photos-{os.getuid()}"
-    make_photos(photos, PHOTOS)
-    img2dataset = peer("img2dataset", ["img2dataset==1.47.0"]).with_name("img2dataset")
+def make_tiny(folder: Path) -> None:
+    """Pictures of about 2 kB, made where they are not there yet."""
+    import cv2
+    import numpy as np
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(TINY_FILES):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
+        (folder / f"{number:04d}.jpg").write_bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+
+
+def write_urls(served: list[str], count: int, path: Path) -> list[str]:
+    """So many different URLs of the served files, as both tools read them."""
+    urls = [f"{served[i % len(served)]}?{i}" for i in range(count)]
+    pq.write_table(pa.table({"url": urls, "caption": [f"photo {i}" for i in range(count)]}), path)
+    return urls
+
+
+def measure_photos(tools: dict[str, list[str]], photos: Path, images: int, rounds: int) -> dict[str, list[float]]:
+    """Rates of the tools and of the codec alone, by name."""
     workers = int(FLAGS["processes_count"])
+    rates: dict[str, list[float]] = {}
     with (
         serving(photos) as served,
         tempfile.TemporaryDirectory() as folder,
         ProcessPoolExecutor(workers, get_context("spawn")) as pool,
     ):
-        urls = [f"{served[i % len(served)]}?{i}" for i in range(options.images)]
-        table = Path(folder) / "urls.parquet"
-        pq.write_table(pa.table({"url": urls, "caption": [f"photo {i}" for i in range(len(urls))]}), table)
+        urls = write_urls(served, images, Path(folder) / "urls.parquet")
         run_codec(pool, workers, urls[: 20 * workers])
-        rates: dict[str, list[float]] = {}
-        for _ in range(options.rounds):
-            for name, command in (("img2dataset", [str(img2dataset)]), ("corpusmith", CORPUSMITH)):
-                cold, steady = run_tool(command, table, Path(folder) / "out", options.images)
+        for _ in range(rounds):
+            for name, command in tools.items():
+                cold, steady = run_tool(command, Path(folder) / "urls.parquet", Path(folder) / "out", images)
                 rates.setdefault(f"{name} cold", []).append(cold)
                 rates.setdefault(f"{name} steady", []).append(steady)
             rates.setdefault("codec alone", []).append(run_codec(pool, workers, urls))
-    report(rates, options.images)
+    return rates
 
 
-def report(rates: dict[str, list[float]], images: int) -> None:
+def measure_tiny(tools: dict[str, list[str]], pictures: Path, images: int, rounds: int) -> dict[str, list[float]]:
+    """Rates of the tools where requests are what costs, by name."""
+    rates: dict[str, list[float]] = {}
+    with serving(pictures) as served, tempfile.TemporaryDirectory() as folder:
+        write_urls(served, images, Path(folder) / "urls.parquet")
+        for _ in range(rounds):
+            for name, command in tools.items():
+                urls, output = Path(folder) / "urls.parquet", Path(folder) / "out"
+                cold, steady = run_tool(command, urls, output, images, TINY_FLAGS)
+                rates.setdefault(f"{name} cold", []).append(cold)
+                rates.setdefault(f"{name} steady", []).append(steady)
+    return rates
+
+
+def main() -> None:
+    """Print rates and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=800)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--tiny", type=int, metavar="FILES", help="measure with so many tiny files instead")
+    options = parser.parse_args()
+    img2dataset = peer("img2dataset", ["img2dataset==1.47.0"]).with_name("img2dataset")
+    tools = {"img2dataset": [str(img2dataset)], "corpusmith": CORPUSMITH}
+    # a folder of the user's own: names in the system's folder for temporary files can be taken by others
+    pictures = Path(tempfile.gettempdir()) / f"corpusmith-photos-{os.getuid()}"
+    if options.tiny:
+        make_tiny(pictures / "tiny")
+        report("tiny files", options.tiny, measure_tiny(tools, pictures / "tiny", options.tiny, options.rounds))
+        return
+    make_photos(pictures, PHOTOS)
+    rates = measure_photos(tools, pictures, options.images, options.rounds)
+    report("photos of 100 to 300 kB", options.images, rates)
+
+
+def report(what: str, images: int, rates: dict[str, list[float]]) -> None:
     """Rates of all rounds, and the ratios of the best ones."""
     best = {name: max(values) for name, values in rates.items()}
-    lines = [f"{images} photos of 100 to 300 kB, {os.cpu_count()} cores, images/s"]
+    lines = [f"{images:,} {what}, {os.cpu_count()} cores, images/s"]
     for name, values in rates.items():
         lines.append(f"  {name:20} {best[name]:7.0f}   rounds: {', '.join(f'{value:.0f}' for value in values)}")
     for kind in ("cold", "steady"):
         ours = best[f"corpusmith {kind}"]
         lines.append(f"  {kind}: {ours / best[f'img2dataset {kind}']:.2f} × img2dataset")
-        lines.append(f"  {kind}: {ours / best['codec alone']:.2f} of the codec alone")
+        if "codec alone" in best:
+            lines.append(f"  {kind}: {ours / best['codec alone']:.2f} of the codec alone")
     sys.stdout.write("\n".join([*lines, ""]))
 
 

@@ -115,3 +115,20 @@ def test_a_worker_that_breaks_ends_its_rows(monkeypatch: pytest.MonkeyPatch) -> 
         operator.close()
         assert told == [("download broke", "ValueError: a mistake of ours")] * 3
         assert outcomes(operator, [server.url("good")]) == told[:1]
+
+
+def test_bodies_that_nobody_takes_hold_requests_back() -> None:
+    with (
+        HostileServer() as server,
+        Opened(concurrency=4, per_host=4, waiting_max_bytes=1, recent_max_bytes=0) as operator,
+    ):
+        urls = [server.url(f"good/{i}") for i in range(400)]
+        parts = operator.process(table(urls))
+        rows = len(next(parts).rows or ())
+        time.sleep(0.5)
+        assert server.requests.total() < 200, "a slow taker is waited for"
+        assert rows + sum(len(part.rows or ()) for part in parts) == 400
+        left_behind = operator.process(table(urls))
+        next(left_behind)
+        left_behind.close()
+        assert isinstance(outcomes(operator, [server.url("good/again")])[0], dict)
