@@ -184,7 +184,8 @@ def checked_part(operator: Annotate, part: Part, batch_rows: int) -> Part:
     if not isinstance(part, Part):
         _violated(operator, f"yielded {type(part).__name__}, not Part")
     rows = [int(i) for i in part.rows] if part.rows is not None else list(range(batch_rows))
-    if len(set(rows)) != len(rows) or any(not 0 <= i < batch_rows for i in rows):
+    is_right = part.rows is None or (len(set(rows)) == len(rows) and all(0 <= i < batch_rows for i in rows))
+    if not is_right:
         _violated(operator, f"gave rows that are not distinct positions within a batch of {batch_rows}")
     errors = _checked_errors(operator, part.errors, len(rows))
     return Part(_checked_columns(operator, part.columns, len(rows), errors), errors, rows=rows)

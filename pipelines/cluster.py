@@ -51,20 +51,30 @@ class RayExecutor:
     name = "ray"
 
     def __init__(self, address: str | None = None, cpus: int | None = None) -> None:
+        self._address = address
+        self._cpus = cpus
         self._owned = not ray.is_initialized()
         self._is_local = self._owned and address is None
-        if self._owned:
-            _connect(address, cpus)
+        self._is_connected = not self._owned
         if address is not None:
+            self._connect()
             _compare_versions()
+
+    def _connect(self) -> None:
+        """Join the cluster at once; start a Ray of this machine's own not before there is work for it."""
+        if not self._is_connected:
+            _connect(self._address, self._cpus)
+            self._is_connected = True
 
     @property
     def cpus(self) -> int:
         """Cores of all nodes that are alive now."""
+        self._connect()
         return max(1, int(sum(node.get("CPU", 0) for node in _nodes())))
 
     def run_stream(self, job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]:
         """See Executor. Where Ray runs on this machine alone, this process works on a few units until actors are up."""
+        self._connect()
         head = units[: self.cpus] if self._is_local and not _is_heavy(job) else ()
         if not head:
             yield from self._run_on_ray(job, units)
@@ -99,6 +109,7 @@ class RayExecutor:
 
     def run_tasks(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """See Executor."""
+        self._connect()
         remote = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(_calling(task))
         waiting = list(items)
         running: list[Any] = []
@@ -115,7 +126,7 @@ class RayExecutor:
 
     def close(self) -> None:
         """Stop the Ray that was started or joined for this run."""
-        if self._owned:
+        if self._owned and self._is_connected:
             ray.shutdown()
 
 

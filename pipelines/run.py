@@ -47,7 +47,8 @@ from corpusmith.schemas.urls import redact_url
 RECIPE_PATH = "recipe.json"
 REMOVED_PATH = "removed.parquet"
 WRITE_STEP = "shards"
-CHEAP_STREAM_ROWS = 100_000
+CHEAP_STREAM_ROWS = 1 << 20
+"""Streams of cheap steps over so many rows at most are run in this process: actors would take longer to start."""
 FEW_SAMPLES = 20_000
 """Shards of so few samples are written in this process: workers would take longer to start."""
 VERSIONED = ("corpusmith", "pyarrow", "duckdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
@@ -320,7 +321,7 @@ class _Run:
         """Threads of this process for a short stream of cheap steps: actors would take longer to start than to run."""
         operators = [step.operator for step in job.segment.stream]
         is_cheap = not any(o.stored or o.isolated or o.resources.waits or o.resources.gpus for o in operators)
-        return InlineExecutor() if is_cheap and source.rows <= CHEAP_STREAM_ROWS else self.executor
+        return InlineExecutor(self.options.cpus) if is_cheap and source.rows <= CHEAP_STREAM_ROWS else self.executor
 
     def _reduce(self, segment: Segment, step: Step, streamed: _Streamed) -> Barrier:
         rows = FlowRows(self.work, streamed.flows[-1].folder, streamed.units[-1], segment, self.spec.seed)
@@ -358,7 +359,7 @@ class _Run:
         self.progress.start(WRITE_STEP, found.counts.kept, "samples")
         started = time.perf_counter()
         records = []
-        executor = InlineExecutor() if found.counts.kept <= FEW_SAMPLES else self.executor
+        executor = InlineExecutor(self.options.cpus) if found.counts.kept <= FEW_SAMPLES else self.executor
         for record in executor.run_tasks(task, list(enumerate(tables))):
             records.append(record)
             self.progress.advance(record.samples)

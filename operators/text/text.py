@@ -38,8 +38,12 @@ _SPACES = r"[\t-\r\x1c-\x20\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}
 """What Python's str.split() splits on, for Arrow's regular expressions."""
 _LOOSE_SPACES = _SPACES.replace(r"\x1c-\x20", r"\x1c-\x1f").removesuffix("+") + "|  |^ | $"
 """White space that is no single plain space between two words."""
-_NEEDS_FIXING = r"[^\t-\r\x1c-\x25\x27-\x7e]"
-"""A character that is not plain ASCII, or an ampersand."""
+_HARMLESS = r"\x{a3}\x{a9}\x{ae}\x{b0}\x{b7}\x{c0}-\x{24f}\x{2010}-\x{2027}\x{20ac}\x{2122}"
+_NEEDS_FIXING = rf"[^\t-\r\x1c-\x25\x27-\x7e{_HARMLESS}]|[{_HARMLESS}]{{2}}|[ÂÃØÙŒœ]"
+"""A character that is neither plain ASCII nor a Latin letter or common sign between such; or an ampersand.
+
+What ftfy takes for mojibake has two neighbours beyond ASCII, a control character, or one of the letters at the end.
+"""
 _ASCII_SPACES = str.maketrans(dict.fromkeys("\t\n\v\f\r\x1c\x1d\x1e\x1f", " "))
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"

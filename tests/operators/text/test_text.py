@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from ftfy import fix_encoding
 from ftfy.fixes import fix_c1_controls, fix_surrogates, remove_terminal_escapes, unescape_html
@@ -16,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from corpusmith.operators.text.boilerplate import NOTICES, PHRASES
-from corpusmith.operators.text.text import Text
+from corpusmith.operators.text.text import _NEEDS_FIXING, Text, _fixer
 
 REFERENCE_PHRASES = {tuple(phrase.split()) for phrase in PHRASES.split("|")}
 REFERENCE_NOTICES = re.compile(f"(?<![0-9A-Za-z_])({NOTICES})(?![0-9A-Za-z_])")
@@ -285,3 +286,15 @@ def test_speed() -> None:
     started = time.process_time()
     run(texts)
     assert len(texts) / (time.process_time() - started) > 20_000
+
+
+@given(
+    st.lists(
+        st.text(alphabet="aZ 9,.!?é’“”–—…ñØÃÂœŒ°©®™€£·ßÿĀɏÙ×÷À½²¡«\xa0&\x85", max_size=12), min_size=1, max_size=20
+    )
+)
+def test_what_is_left_to_arrow_needs_no_fixing(texts: list[str]) -> None:
+    left = [text for text in texts if not pc.match_substring_regex(pa.scalar(text), _NEEDS_FIXING).as_py()]
+    for text in left:
+        assert _fixer()(text).split() == text.split()
+        assert unicodedata.is_normalized("NFC", text)
