@@ -30,6 +30,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from corpusmith.pipelines.bind import Step
 from corpusmith.pipelines.cell import pickled_by_value
 from corpusmith.pipelines.executors import WAITING_UNITS, InlineExecutor, available_cpus, side_by_side, waits
+from corpusmith.pipelines.lean import collect_seldom
 from corpusmith.pipelines.stream import InFlight, StreamJob, StreamWorker
 from corpusmith.pipelines.units import Unit, decode_stats
 from corpusmith.schemas.errors import UserError
@@ -241,6 +242,7 @@ class _StageActor:
     def __init__(self, pickled: bytes) -> None:
         job, steps = pickle.loads(pickled)
         self._worker = StreamWorker(job, steps)
+        collect_seldom()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         (row,) = block.to_pylist()

@@ -18,12 +18,13 @@ def download(context: typer.Context) -> None:
         print(help_text())  # noqa: T201
         return
     flags = parse_flags(context.args)
-    from corpusmith.pipelines.lean import keep_pandas_out
+    from corpusmith.pipelines.lean import collect_seldom, keep_pandas_out
 
     keep_pandas_out()
     from corpusmith.pipelines.img2dataset.job import run_job
     from corpusmith.pipelines.img2dataset.telling import Telling
 
+    collect_seldom()
     if flags.ignored:
         note(f"no effect here: {', '.join(f'--{name}' for name in flags.ignored)}")
     with Telling() as telling:

@@ -38,9 +38,11 @@ def run_to_end(prepared: Prepared, output: str, options: RunOptions) -> RunResul
         UserError: see `corpusmith.pipelines.run.run`.
     """
     from corpusmith.pipelines.describe import result_lines
+    from corpusmith.pipelines.lean import collect_seldom
     from corpusmith.pipelines.progress import Progress
     from corpusmith.pipelines.run import run
 
+    collect_seldom()
     with Progress() as progress:
         result = run(prepared, output, options, progress)
     print_lines(result_lines(result))

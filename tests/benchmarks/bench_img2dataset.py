@@ -161,7 +161,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=800)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--tiny", type=int, metavar="FILES", help="measure with so many tiny files instead")
+    parser.add_argument("--processes", type=int, default=2, help="processes_count of both tools")
     options = parser.parse_args()
+    for flags in (FLAGS, TINY_FLAGS):
+        flags["processes_count"] = str(options.processes)
     img2dataset = peer("img2dataset", ["img2dataset==1.47.0"]).with_name("img2dataset")
     tools = {"img2dataset": [str(img2dataset)], "corpusmith": CORPUSMITH}
     # a folder of the user's own: names in the system's folder for temporary files can be taken by others
