@@ -20,8 +20,8 @@ from corpusmith.pipelines.stream import StreamJob, StreamWorker
 from corpusmith.pipelines.units import Unit
 
 SO_FAR_EVERY_S = 1.0
-WAITING_UNITS = 8
-"""Units of a stream that waits on a network which one worker has in hand."""
+WAITING_UNITS = 32
+"""Units of a stream that waits on a network which one worker has in hand: each is held as long as its slowest row."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

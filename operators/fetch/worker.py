@@ -19,7 +19,7 @@ from corpusmith.operators.fetch.results import Downloaded
 from corpusmith.schemas.fates import RowError
 
 _PART_ROWS = 64
-_PART_BYTES = 8 << 20
+_PART_BYTES = 2 << 20
 _PART_WAIT_S = 0.25
 _END_WAIT_S = 10.0
 

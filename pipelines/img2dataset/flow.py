@@ -35,6 +35,9 @@ SLICE_ROWS = 128
 IMAGES_AT_ONCE = 8
 """Images that a child gets at once: enough for a cheap message, few enough to keep all children busy to the end."""
 
+_ROWS_AHEAD = 8
+"""Rows in hand for each request in flight: those that wait for silent servers take no place among the requests."""
+
 _MOST_SHARDS = 16
 """Shards in the making, beside those that are open only because they are small."""
 
@@ -123,7 +126,7 @@ class Flow:
 
     def _await_turn(self, rows: int) -> None:
         """Wait until another slice may begin."""
-        ahead = 2 * self._flags.requests
+        ahead = _ROWS_AHEAD * self._flags.requests
         with self._turn:
             self._turn.wait_for(
                 lambda: (

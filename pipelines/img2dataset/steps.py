@@ -11,6 +11,8 @@ from corpusmith.pipelines.img2dataset.flags import OPT_OUTS, Flags
 from corpusmith.pipelines.img2dataset.inputs import EXPECTED
 
 _LEAST_QUALITY = 1
+_NO_LIMIT = 4096
+"""More than may wait at one host beside the requests that are in flight."""
 _FILTERS: dict[str, Literal["area", "lanczos", "cubic", "linear", "nearest"]] = {
     "area": "area",
     "lanczos": "lanczos",
@@ -31,7 +33,7 @@ def download_config(flags: Flags) -> DownloadConfig:
         idle_timeout_s=flags.timeout,
         retries=flags.retries,
         concurrency=flags.requests,
-        per_host=flags.per_host or flags.requests,
+        per_host=flags.per_host or _NO_LIMIT,
         allow_hosts=tuple(flags.allow_hosts),
         user_agent=f"{flags.user_agent_token} {agent}" if flags.user_agent_token else agent,
         disallowed_header_directives=OPT_OUTS if directives is None else tuple(directives),
