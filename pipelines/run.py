@@ -243,7 +243,8 @@ class _Run:
         self.progress.say(f"reading input: {len(self.prepared.files)} file(s)")
         source = ingest(self.work, self.prepared.files, self.spec.input, self.plan, self.options.limit)
         apart = f"; {source.duplicates:,} duplicates counted apart" if source.duplicates else ""
-        self.progress.say(f"{source.rows:,} rows in{apart}")
+        passed = ", ".join(f"{number:,} {kind}" for kind, number in sorted(source.passed_over.items()))
+        self.progress.say(f"{source.rows:,} rows in{apart}{f'; not read: {passed}' if passed else ''}")
         # rows between streams are this run's own: what an earlier one left is of no use
         self.work.delete_folder("flow")
         streamed = self._stream_all(source)

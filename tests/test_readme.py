@@ -84,11 +84,13 @@ def test_the_recipe_binds() -> None:
     assert all(step.name in operators() for step in spec.steps)
 
 
-def test_the_commands_exist() -> None:
-    help_text = subprocess.run(
-        [sys.executable, "-m", "corpusmith.pipelines.cli", "--help"], capture_output=True, text=True, check=True
+@pytest.mark.parametrize(("table", "command"), [("command", "--help"), ("recipe", "recipes")])
+def test_what_the_tables_name_exists(table: str, command: str) -> None:
+    (rows,) = re.findall(rf"^\| {table} \|.*\n\|[-|]+\n((?:\|.*\n)+)", README.read_text(), re.MULTILINE)
+    named = [name for row in rows.splitlines() for name in re.findall(r"`([^`\[ ]+)", row.split("|")[1])]
+    told = subprocess.run(
+        [sys.executable, "-m", "corpusmith.pipelines.cli", command], capture_output=True, text=True, check=True
     ).stdout
-    table = re.findall(r"^\| `(.*?)` \|", README.read_text(), re.MULTILINE)
-    for names in table:
-        for name in re.findall(r"[a-z]+", re.sub(r"\[.*?\]", "", names)):
-            assert re.search(rf"\b{name}\b", help_text), name
+    assert named
+    for name in named:
+        assert re.search(rf"^ *{re.escape(name)}\b", told, re.MULTILINE), name

@@ -111,7 +111,8 @@ def make_tiny(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(TINY_FILES):
         pixels = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
-        (folder / f"{number:04d}.jpg").write_bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
+        encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
+        (folder / f"{number:04d}.jpg").write_bytes(encoded.tobytes())
 
 
 def write_urls(served: list[str], count: int, path: Path) -> list[str]:

@@ -117,6 +117,14 @@ def test_tars_go_to_shards_without_a_copy(tmp_path: Path) -> None:
     assert state_of(tmp_path / "in") == before
 
 
+def test_what_is_not_read_of_a_tar_is_told(tmp_path: Path) -> None:
+    members = [member for i in range(3) for member in (*sample(i), (f"{i:09d}.cls", b"7"))]
+    (tmp_path / "recipe.yaml").write_text(recipe(write_tar(tmp_path / "a.tar", members)))
+    command = cli_command("run", str(tmp_path / "recipe.yaml"), "--output", str(tmp_path / "c"), "--executor", "inline")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    assert "3 rows in; not read: 3 .cls" in done.stderr
+
+
 def test_tars_go_through_the_image_step(tmp_path: Path) -> None:
     write_shards(tmp_path / "in", range(30))
     write_tar(tmp_path / "in/00002.tar", [("a.jpg", b"no picture"), ("a.txt", b"broken"), ("a.json", b"{}")])

@@ -130,5 +130,5 @@ def test_bodies_that_nobody_takes_hold_requests_back() -> None:
         assert rows + sum(len(part.rows or ()) for part in parts) == 400
         left_behind = operator.process(table(urls))
         next(left_behind)
-        left_behind.close()
+        del left_behind
         assert isinstance(outcomes(operator, [server.url("good/again")])[0], dict)
