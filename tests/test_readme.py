@@ -87,7 +87,7 @@ def test_the_recipe_binds() -> None:
 @pytest.mark.parametrize(("table", "command"), [("command", "--help"), ("recipe", "recipes")])
 def test_what_the_tables_name_exists(table: str, command: str) -> None:
     (rows,) = re.findall(rf"^\| {table} \|.*\n\|[-|]+\n((?:\|.*\n)+)", README.read_text(), re.MULTILINE)
-    named = [name for row in rows.splitlines() for name in re.findall(r"`([^`\[ ]+)", row.split("|")[1])]
+    named = [name for row in rows.splitlines() for name in re.findall(r"`(\S+?)(?: .*?)?`", row.split("|")[1])]
     told = subprocess.run(
         [sys.executable, "-m", "corpusmith.pipelines.cli", command], capture_output=True, text=True, check=True
     ).stdout
