@@ -190,7 +190,7 @@ def main() -> None:
     small.add_argument("--count", type=int, default=5000, help="requests; 20000 for the record")
     small.add_argument("--size-bytes", type=int, default=2000)
     waiting = kinds.add_parser("stalls")
-    waiting.add_argument("--count", type=int, default=5000, help="requests; 30000 for the record")
+    waiting.add_argument("--count", type=int, default=5000, help="requests; 120000 for the record")
     waiting.add_argument("--concurrency", type=int, default=256)
     waiting.add_argument("--size-bytes", type=int, default=100_000)
     waiting.add_argument("--timeout-s", type=float, default=2.0, help="when a stall ends")
