@@ -15,15 +15,17 @@ import inspect
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, final
+from typing import Any, ClassVar, Protocol, TypeVar, final
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from corpusmith.schemas.columns import RESERVED_NAMES, Column
 from corpusmith.schemas.fates import RowError
+
+Mapped = TypeVar("Mapped")
 
 OPERATIONAL: dict[str, Any] = {"operational": True}
 """Marks a parameter that decides how work is done, not what comes of it: `Field(…, json_schema_extra=OPERATIONAL)`.
@@ -118,18 +120,32 @@ class Rows(Protocol):
         """Stream `uid` and the named required columns, in an order that means nothing."""
         ...
 
+    def map(self, work: Callable[[pa.Table], Mapped], columns: Sequence[str]) -> Iterator[Mapped]:
+        """Work on pieces of the rows in parallel: threads of this process, or workers of the cluster for large pools.
+
+        Args:
+            work: takes a table of `uid` and the columns, some thousands of rows; must be picklable, without effects,
+                thread-safe, and should release the GIL where it spends its time.
+            columns: required columns.
+
+        Returns:
+            The results, a piece each, as they come: their order means nothing and which rows make a piece neither.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Reduced:
     """What a reduce decides over all rows.
 
     Args:
-        decisions: one row for each input uid: `uid`; `fate` (null to go on, "rejected" or "failed"), `reason`, `error`;
-            and the produced columns.
+        decisions: one row for each input uid, in any order: `uid`; `fate` (null to go on, "rejected" or "failed"),
+            `reason`, `error`; and the produced columns. A reader is consumed once, so that a large pool's decisions
+            need not be held; it ends before the scratch folder does.
         summary: JSON-able facts for the report (counts before and after, a balance curve).
     """
 
-    decisions: pa.Table
+    decisions: pa.Table | pa.RecordBatchReader
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 

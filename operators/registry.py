@@ -1,7 +1,8 @@
 """The registry: operator names → classes, from this package's files and from entry points of others.
 
 No list is kept by hand: every module below `corpusmith.operators` is imported (heavy imports wait for `setup()`), then
-the entry points of group `corpusmith.operators`, each of which names an operator class.
+the entry points of group `corpusmith.operators`, each of which names an operator class. Modules named `kernels`, or
+`…_kernels`, hold compiled loops and no operators, and wait as well: they import numba.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from corpusmith.operators.contract import Operator
 from corpusmith.schemas.errors import UserError
 
 ENTRY_POINT_GROUP = "corpusmith.operators"
+KERNELS = "kernels"
 
 _added: dict[str, type[Operator]] = {}
 
@@ -26,6 +28,8 @@ _added: dict[str, type[Operator]] = {}
 def _discovered() -> dict[str, type[Operator]]:
     found: dict[str, type[Operator]] = {}
     for module in pkgutil.walk_packages(corpusmith.operators.__path__, "corpusmith.operators."):
+        if module.name.endswith(KERNELS):
+            continue
         for _, cls in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             if issubclass(cls, Operator) and cls.name and cls.__module__ == module.name:
                 _insert(found, cls)

@@ -9,17 +9,18 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmith.operators.contract import Reduce
+from corpusmith.operators.contract import Mapped, Reduce
 from corpusmith.pipelines.bind import Step
 from corpusmith.pipelines.capture import OperatorContractError
 from corpusmith.pipelines.digests import SetDigest, row_digests
+from corpusmith.pipelines.executors import Executor
 from corpusmith.pipelines.plan import Segment
 from corpusmith.pipelines.state import ROW_GROUP_ROWS
 from corpusmith.pipelines.storage import Storage
@@ -30,8 +31,11 @@ from corpusmith.schemas.columns import FATE, ROOT, UID
 class FlowRows:
     """The live rows that left a stream, as a reduce sees them."""
 
-    def __init__(self, work: Storage, folder: str, units: Sequence[Unit], segment: Segment, seed: int) -> None:
+    def __init__(
+        self, work: Storage, folder: str, units: Sequence[Unit], segment: Segment, seed: int, executor: Executor
+    ) -> None:
         self._work = work
+        self._executor = executor
         self._paths = [f"{folder}/{unit.name}.parquet" for unit in units]
         self._schema = segment.schema
         self.seed = seed
@@ -41,12 +45,17 @@ class FlowRows:
     def _tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         wanted = list(dict.fromkeys(columns))
         for path in self._paths:
-            table = self._work.read_table(path, [*wanted, FATE.name] if FATE.name not in wanted else wanted)
-            yield table.filter(pc.is_null(table.column(FATE.name))).select(wanted)
+            yield _live_rows(self._work, path, wanted)
 
     def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """As reader(), one table a unit."""
         return self._tables([UID.name, *columns])
+
+    def map(self, work: Callable[[pa.Table], Mapped], columns: Sequence[str]) -> Iterator[Mapped]:
+        """See `contract.Rows`."""
+        names = list(dict.fromkeys([UID.name, *columns]))
+        schema = pa.schema([self._schema.field(name) for name in names])
+        yield from self._executor.run_tasks(_OnLiveRows(self._work, schema, work), self._paths)
 
     def reader(self, columns: Sequence[str]) -> pa.RecordBatchReader:
         """See `contract.Rows`."""
@@ -54,6 +63,23 @@ class FlowRows:
         schema = pa.schema([self._schema.field(name) for name in names])
         batches = (b for table in self._tables(names) for b in table.cast(schema).to_batches())
         return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _live_rows(work: Storage, path: str, columns: Sequence[str]) -> pa.Table:
+    table = work.read_table(path, list(dict.fromkeys([*columns, FATE.name])))
+    return table.filter(pc.is_null(table.column(FATE.name))).select(columns)
+
+
+@dataclass(frozen=True)
+class _OnLiveRows(Generic[Mapped]):
+    """Work on the live rows of a unit; travels to workers."""
+
+    storage: Storage
+    schema: pa.Schema
+    work: Callable[[pa.Table], Mapped]
+
+    def __call__(self, path: str) -> Mapped:
+        return self.work(_live_rows(self.storage, path, self.schema.names).cast(self.schema))
 
 
 @dataclass(frozen=True)
@@ -89,8 +115,8 @@ def run_reduce(work: Storage, folder: str, step: Step, rows: FlowRows) -> Decide
     with tempfile.TemporaryDirectory(prefix="corpusmith-") as scratch:
         rows.scratch_dir = scratch
         reduced = operator.reduce(rows)
+        decisions = _checked(step, pa.table(reduced.decisions), rows)
     operator.close()
-    decisions = _checked(step, reduced.decisions, rows)
     work.publish_table(path, decisions, row_group_rows=ROW_GROUP_ROWS)
     work.publish(facts, json.dumps(dict(reduced.summary), default=str).encode())
     return Decided(path, dict(reduced.summary), False, time.perf_counter() - started)

@@ -276,7 +276,7 @@ class _Run:
             streamed.flows.append(flow)
             streamed.units.append(units)
             if segment.reduce is not None:
-                barrier = self._reduce(segment, segment.reduce, streamed)
+                barrier = self._reduce(segment, segment.reduce, source.rows, streamed)
         self._compact(source)
         return streamed
 
@@ -324,8 +324,10 @@ class _Run:
         is_cheap = not any(o.stored or o.isolated or o.resources.waits or o.resources.gpus for o in operators)
         return InlineExecutor(self.options.cpus) if is_cheap and source.rows <= CHEAP_STREAM_ROWS else self.executor
 
-    def _reduce(self, segment: Segment, step: Step, streamed: _Streamed) -> Barrier:
-        rows = FlowRows(self.work, streamed.flows[-1].folder, streamed.units[-1], segment, self.spec.seed)
+    def _reduce(self, segment: Segment, step: Step, source_rows: int, streamed: _Streamed) -> Barrier:
+        executor = InlineExecutor(self.options.cpus) if source_rows <= CHEAP_STREAM_ROWS else self.executor
+        units = streamed.units[-1]
+        rows = FlowRows(self.work, streamed.flows[-1].folder, units, segment, self.spec.seed, executor)
         self.progress.start(step.id, rows.count)
         folder = self.plan.store_folder(step).replace("results/", "decisions/", 1)
         decided = run_reduce(self.work, folder, step, rows)

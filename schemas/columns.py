@@ -44,6 +44,13 @@ TEXTS = Column(
 SOURCE_COLUMNS: tuple[Column, ...] = (UID, SOURCE_UID, URL, CAPTION)
 """Columns that every source has; its other columns are carried through under their own names."""
 
+EMBEDDING = Column(
+    "embedding",
+    pa.list_(pa.float16()),
+    "what an encoder makes of the sample: a vector of unit length, of one dimension for all samples",
+)
+"""The habitual name and form; whoever reads embeddings takes lists of any float, of fixed size or not."""
+
 MEDIA = Column(
     "media", pa.large_binary(), "encoded bytes of the image or clip; in memory only, never in a table on disk"
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pyarrow as pa
 
+from corpusmith.operators.contract import Reduced
 from corpusmith.schemas.identity import uid_of
 
 
@@ -27,6 +29,17 @@ class ShuffledRows:
         shuffled = self._table.select(list(dict.fromkeys(["uid", *columns]))).take(pa.array(places, pa.int64()))
         batches = shuffled.to_batches(max_chunksize=self._random.randint(1, 1 + self.count // 3))
         return pa.RecordBatchReader.from_batches(shuffled.schema, batches)
+
+    def map(self, work: Callable[[pa.Table], Any], columns: Sequence[str]) -> Iterator[Any]:
+        work = cloudpickle.loads(cloudpickle.dumps(work))
+        for batch in self.reader(columns):
+            yield work(pa.Table.from_batches([batch]))
+
+
+def decided(reduced: Reduced) -> pa.Table:
+    """The decisions of a reduce as a table, in whatever form they came; consumes a reader."""
+    found = reduced.decisions
+    return found if isinstance(found, pa.Table) else found.read_all()
 
 
 def table_of(**columns: Any) -> pa.Table:

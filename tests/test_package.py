@@ -293,7 +293,7 @@ def test_the_wheel_declares_its_command_and_extras(installed: Path) -> None:
     distribution = metadata.Distribution.at(folder)
     assert {entry.value for entry in distribution.entry_points} == {"corpusmith.pipelines.cli:main"}
     extras = set(distribution.metadata.get_all("Provides-Extra") or ())
-    assert extras == {"s3", "heic", "nsfw", "demo", "video", "models", "llm", "train", "dev"}
+    assert extras == {"s3", "heic", "nsfw", "demo", "video", "faiss", "faiss-gpu", "models", "llm", "train", "dev"}
     declared = [Requirement(text) for text in distribution.requires or ()]
     for extra in extras:
         assert any(one.marker and one.marker.evaluate({"extra": extra}) for one in declared), extra
@@ -312,7 +312,7 @@ def needed_by_developers() -> set[str]:
     """Names of all packages that `corpusmith[dev]` brings, as far down as they are installed."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras: dict[str, list[str]] = project["optional-dependencies"]
-    todo = [Requirement(text) for name in ("s3", "heic", "nsfw", "demo", "dev") for text in extras[name]]
+    todo = [Requirement(text) for name in ("s3", "heic", "nsfw", "faiss", "demo", "dev") for text in extras[name]]
     todo += [Requirement(text) for text in project["dependencies"]]
     seen: set[tuple[str, str]] = set()
     while todo:

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 from pydantic import Field, model_validator
 
 from corpusmith.operators.contract import Config as BaseConfig
 from corpusmith.operators.contract import Reduce, Reduced, Resources, Rows
+from corpusmith.operators.draws import draws
 from corpusmith.operators.duck import MEMORY_BYTES, quoted, renamed, spilling
 from corpusmith.operators.select.keep import shown_sql
 from corpusmith.schemas.columns import UID, Column
@@ -26,8 +26,6 @@ from corpusmith.schemas.fates import Fate
 
 RANKED_ROWS = 65_536
 """Rows that are looked at together."""
-DRAWS = 2**64
-"""Number of equally likely draws: the hash has 64 bits."""
 
 QUOTA_SIZE = Column("quota_size", pa.int64(), "rows that the value had before its quota; null if exempt", "rows")
 
@@ -99,9 +97,7 @@ class Quota(Reduce, name="quota", version=1):
 
     def _draws(self, batch: pa.RecordBatch) -> pa.Array:
         """Each row's draw (uint64), apart from those of other operators and of quotas by other columns."""
-        seed, salt = self.seed % DRAWS, f"quota {self.config.by} ".encode()
-        uids = batch.column(UID.name).cast(pa.binary()).to_pylist()
-        return pa.array([xxhash.xxh64_intdigest(salt + uid, seed) for uid in uids], pa.uint64())
+        return pa.array(draws(batch.column(UID.name), self.seed, f"quota {self.config.by} "), pa.uint64())
 
     def _sized(self) -> str:
         """SQL that makes the table of rows with the size and the first uid of their value; null where exempt."""

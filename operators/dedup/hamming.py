@@ -20,10 +20,11 @@ from math import comb
 
 import numpy as np
 
+from corpusmith.operators.dedup.components import Components
+
 MAX_RADIUS = 12
 
 _BITS = 64
-_EDGES_AT_ONCE = 1 << 20
 _FIRST_OTHERS = 32
 """With how many others of its run a hash is compared before the run is sorted by group."""
 _SORT_COST = 20.0
@@ -53,7 +54,7 @@ class _Search:
     """Hashes, and the groups that are found among them."""
 
     def __init__(self, hashes: np.ndarray, contexts: np.ndarray, radius: int) -> None:
-        self.groups = _Groups(len(hashes))
+        self.groups = Components(len(hashes))
         self._hashes, self._contexts, self._radius = hashes, contexts, radius
 
     def connect_near(self, rows: np.ndarray) -> None:
@@ -155,44 +156,3 @@ def _ends(*sorted_by: np.ndarray) -> np.ndarray:
         differs[:-1] |= values[1:] != values[:-1]
     ends = np.flatnonzero(differs) + 1
     return np.repeat(ends, np.diff(ends, prepend=0))
-
-
-class _Groups:
-    """Sets that are merged: each member is labelled with the lowest member of its set."""
-
-    def __init__(self, count: int) -> None:
-        self._labels = np.arange(count)
-        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        self._waiting_count = 0
-
-    def connect(self, left: np.ndarray, right: np.ndarray) -> None:
-        """Merge the sets of left[i] and right[i] for each i."""
-        self._waiting.append((left, right))
-        self._waiting_count += len(left)
-        if self._waiting_count >= _EDGES_AT_ONCE:
-            self._merge()
-
-    @property
-    def labels(self) -> np.ndarray:
-        """(N,) int64: the lowest member of each member's set."""
-        if self._waiting_count:
-            self._merge()
-        return self._labels
-
-    def _merge(self) -> None:
-        """Hang each root below its lowest neighbour and shorten all paths, until no edge joins two roots.
-
-        At least half of the roots that have another neighbour vanish in each round.
-        """
-        left, right = (np.concatenate(ends) for ends in zip(*self._waiting, strict=True))
-        self._waiting, self._waiting_count = [], 0
-        labels = self._labels
-        while True:
-            left, right = labels[left], labels[right]
-            is_joining = left != right
-            left, right = left[is_joining], right[is_joining]
-            if not left.size:
-                return
-            np.minimum.at(labels, np.maximum(left, right), np.minimum(left, right))
-            while not np.array_equal(labels, shorter := labels[labels]):
-                labels[:] = shorter

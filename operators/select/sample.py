@@ -7,15 +7,12 @@ one. Hence two samples in one recipe draw the same numbers: the second keeps all
 from __future__ import annotations
 
 import pyarrow as pa
-import xxhash
 from pydantic import Field
 
 from corpusmith.operators.contract import Config as BaseConfig
 from corpusmith.operators.contract import Decision, Select
+from corpusmith.operators.draws import DRAWS, draws
 from corpusmith.schemas.columns import UID
-
-DRAWS = 2**64
-"""Number of equally likely draws: the hash has 64 bits."""
 
 
 class Sample(Select, name="sample", version=1):
@@ -33,8 +30,8 @@ class Sample(Select, name="sample", version=1):
         return ()
 
     def decide(self, batch: pa.Table) -> Decision:
-        seed, bound = self.seed % DRAWS, int(self.config.rate * DRAWS)
-        draws = [xxhash.xxh64_intdigest(uid, seed) for uid in batch.column(UID.name).cast(pa.binary()).to_pylist()]
+        bound = int(self.config.rate * DRAWS)
+        drawn = draws(batch.column(UID.name), self.seed).tolist()
         label = f"sample rate {self.config.rate:g}"
-        reasons = {i: f"{label}: draw = {draw / DRAWS:.6g}" for i, draw in enumerate(draws) if draw >= bound}
-        return Decision([draw < bound for draw in draws], reasons)
+        reasons = {i: f"{label}: draw = {draw / DRAWS:.6g}" for i, draw in enumerate(drawn) if draw >= bound}
+        return Decision([draw < bound for draw in drawn], reasons)

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from shuffled import ShuffledRows, table_of
 
 from corpusmith.operators.contract import Reduced
-from corpusmith.operators.dedup import hamming, perceptual
+from corpusmith.operators.dedup import components, hamming, perceptual
 from corpusmith.operators.dedup.perceptual import Perceptual
 from corpusmith.operators.registry import operator_class
 
@@ -147,7 +147,7 @@ def test_connected_is_exact_however_the_bits_are_cut(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hamming, "_FIRST_OTHERS", first_others)
         patch.setattr(hamming, "_SORT_COST", sort_cost)
-        patch.setattr(hamming, "_EDGES_AT_ONCE", 50)
+        patch.setattr(components, "_EDGES_AT_ONCE", 50)
         found = hamming.connected(hashes, numbers, radius)
     assert np.array_equal(found, labels_of_all_pairs(hashes, numbers, radius))
 
