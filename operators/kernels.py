@@ -1,8 +1,8 @@
 """Compiled loops: numba, which needs no compiler at install time, over the buffers of Arrow and NumPy.
 
 A module of compiled functions is named `…_kernels` and imported where the work begins (`setup()`, `reduce()`), never
-where an operator is declared: numba takes a third of a second to import. What it compiles is kept beside the module, or in the user's cache
-folder, so that only the first run of a machine waits for the compiler.
+where an operator is declared: numba takes a third of a second to import. What it compiles is kept beside the module, or
+in the user's cache folder, so that only the first run of a machine waits for the compiler.
 """
 
 from __future__ import annotations

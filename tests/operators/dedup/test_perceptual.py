@@ -32,7 +32,7 @@ def decide(table: pa.Table, folder: Path, order: int = 0, **config: Any) -> tupl
     return decisions, reduced
 
 
-def components(count: int, is_edge: Any) -> list[set[int]]:
+def by_all_pairs(count: int, is_edge: Any) -> list[set[int]]:
     """Connected components, by looking at all pairs."""
     waiting, found = set(range(count)), []
     while waiting:
@@ -69,7 +69,7 @@ def expected(
         agree = all(rows[i][name] == rows[j][name] for name in only_if)
         return agree and distance(rows[i], rows[j]) <= radius
 
-    for group in components(len(rows), is_edge):
+    for group in by_all_pairs(len(rows), is_edge):
         members = [rows[i] for i in group]
         scores = [row[prefer] for row in members if row[prefer] is not None] if prefer else []
         best = [row for row in members if prefer and scores and row[prefer] == max(scores)] or members
