@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 from pydantic import ValidationError
 from pydantic_core import to_jsonable_python
 
 from corpusmith.operators.contract import Config, Operator
 from corpusmith.operators.registry import operator_class, operators
+from corpusmith.schemas.columns import MEDIA, RESERVED_NAMES, Column
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.recipe import InputSpec, OutputSpec, RecipeSpec, StepSpec, parse_recipe
 from corpusmith.schemas.validation import did_you_mean, validation_error
@@ -34,12 +36,21 @@ class Step:
         operator: with its parameters, not set up yet.
         on_error: `fail` or `null`.
         where: file and line where the step is written.
+        mark: the column that tells of a row whether the step keeps it; then it rejects none.
     """
 
     id: str
     operator: Operator
     on_error: str
     where: str
+    mark: str | None = None
+
+    @property
+    def produces(self) -> tuple[Column, ...]:
+        """Columns that the step adds or replaces: the operator's, and the mark."""
+        if self.mark is None:
+            return self.operator.produces
+        return (*self.operator.produces, Column(self.mark, pa.bool_(), f"whether {self.id} would keep the row"))
 
 
 def bind_steps(spec: RecipeSpec, *, source: str) -> list[Step]:
@@ -70,7 +81,20 @@ def _bind(spec: RecipeSpec, i: int, source: str) -> Step:
             noun="parameter",
             owner=f"step {step.id!r}",
         ) from error
-    return Step(step.id or step.name, cls(config, seed=spec.seed), step.on_error, where)
+    bound = Step(step.id or step.name, cls(config, seed=spec.seed), step.on_error, where, step.mark)
+    if bound.mark is not None:
+        _check_mark(bound)
+    return bound
+
+
+def _check_mark(step: Step) -> None:
+    if step.operator.kind not in ("select", "reduce"):
+        raise UserError(f"step {step.id!r} rejects no rows: nothing to mark", where=step.where, hint="leave `mark` out")
+    names = [*RESERVED_NAMES, MEDIA.name, *(c.name for c in step.operator.produces), *step.operator.requires]
+    if step.mark in names:
+        raise UserError(
+            f"step {step.id!r}: {step.mark!r} is a column already", where=step.where, hint="rename the mark"
+        )
 
 
 def _named_params(cls: type[Operator], step: StepSpec, where: str) -> dict[str, Any]:

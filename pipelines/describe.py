@@ -113,8 +113,8 @@ def _step_lines(prepared: Prepared, step: Step, *, staged: bool) -> Iterator[str
     if parameters := operator.config.model_dump(mode="json", exclude_defaults=True):
         yield f"      with  {', '.join(f'{name}: {_value(value)}' for name, value in parameters.items())}"
     yield f"      reads {', '.join(operator.requires) or 'uid'}"
-    if operator.produces:
-        yield f"      makes {', '.join(c.name for c in operator.produces)}{'; media is staged' if staged else ''}"
+    if step.produces:
+        yield f"      makes {', '.join(c.name for c in step.produces)}{'; media is staged' if staged else ''}"
     if lack := prepared.missing.get(step.id):
         yield f"      LACKS {lack}"
 

@@ -148,7 +148,7 @@ def _share_of(rows: pa.Table, share: float) -> pa.Table:
 def value_columns(plan: Plan) -> list[Column]:
     """Columns that steps made and that a distribution can show: numbers, flags, short words; no source texts."""
     source = {c.name for c in plan.source_columns}
-    made = {c.name: c for step in plan.steps for c in step.operator.produces if c.name not in source}
+    made = {c.name: c for step in plan.steps for c in step.produces if c.name not in source}
     return [c for c in made.values() if _is_plain(c.type)]
 
 

@@ -178,7 +178,10 @@ def _default_products(cls: type[Operator]) -> set[str]:
 
 
 def _provide(step: Step, at_hand: dict[str, Provided], step_fingerprint: str) -> None:
-    for column in step.operator.produces:
+    if step.mark in at_hand:
+        what = f"step {step.id!r}: {step.mark!r} is a column already"
+        raise UserError(what, where=step.where, hint="rename the mark")
+    for column in step.produces:
         made = fingerprint({"step": step_fingerprint, "column": column.name})
         at_hand[column.name] = Provided(column, step.id, made)
 

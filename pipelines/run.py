@@ -336,7 +336,7 @@ class _Run:
         streamed.summaries[step.id] = dict(decided.summary)
         reused = rows.count if decided.reused else 0
         streamed.add({step.id: StepStats(computed=rows.count - reused, reused=reused, time_s=decided.time_s)})
-        return Barrier(step, decided.path, step.operator.produces)
+        return Barrier(step, decided.path)
 
     def _finish(self, source: Source, streamed: _Streamed) -> RunResult:
         before = finished_manifest(self.corpus) if self.corpus.exists(MANIFEST_PATH) else None

@@ -59,6 +59,9 @@ class SelectRunner:
         if len(keep) != table.num_rows:
             raise OperatorContractError(f"select {self.step.id!r} decided {len(keep)} of {table.num_rows} rows")
         failed = sorted(decision.errors)
+        if self.step.mark is not None:
+            table = with_column(table, self.step.mark, pa.array(keep))
+            keep = np.ones_like(keep)
         keep[failed] = False
         kept = table.filter(pa.array(keep))
         if record:

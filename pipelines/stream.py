@@ -42,11 +42,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Barrier:
-    """The reduce before a stream: which step it was, its decisions, and the columns that it added."""
+    """The reduce before a stream: which step it was, and its decisions."""
 
     step: Step
     decisions: str
-    produces: tuple[Column, ...]
 
 
 @dataclass(frozen=True)
@@ -246,17 +245,22 @@ class StreamWorker:
         if positions.null_count:
             raise OperatorContractError(f"reduce {barrier.step.id!r} gave {positions.null_count} rows no decision")
         decisions = decisions.take(positions)
-        for column in barrier.produces:
+        for column in barrier.step.operator.produces:
             table = with_column(table, column.name, pc.cast(decisions.column(column.name), column.type))
+        fates, ending = decisions.column("fate"), [Fate.REJECTED, Fate.FAILED]
+        if barrier.step.mark is not None:
+            ending.remove(Fate.REJECTED)
+            table = with_column(table, barrier.step.mark, pc.is_null(fates))
         count = context.count(barrier.step.id)
         count.rows_in += table.num_rows
-        for fate in (Fate.REJECTED, Fate.FAILED):
-            mask = pc.fill_null(pc.equal(decisions.column("fate"), fate.value), False)
+        for fate in ending:
+            mask = pc.fill_null(pc.equal(fates, fate.value), False)
             reasons = decisions.column("reason").filter(mask).to_pylist()
             context.end(
                 table.filter(mask), barrier.step.id, fate, reasons, decisions.column("error").filter(mask).to_pylist()
             )
-        table = table.filter(pc.is_null(decisions.column("fate")))
+        is_ended = pc.is_in(fates, value_set=pa.array([fate.value for fate in ending]))
+        table = table.filter(pc.invert(is_ended))
         count.rows_out += table.num_rows
         return table
 

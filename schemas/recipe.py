@@ -19,7 +19,7 @@ from corpusmith.schemas.located import Document, dump_yaml, load_yaml
 from corpusmith.schemas.validation import did_you_mean, listed, unknown_name, validation_error
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-STEP_KEYS = ("on_error", "id")
+STEP_KEYS = ("on_error", "mark", "id")
 """Keys beside a step's parameters that belong to the step itself."""
 
 
@@ -68,6 +68,12 @@ class StepSpec(_Closed):
     params: dict[str, Any] | list[Any] | str | int | float | bool = Field(default_factory=dict)
     on_error: Literal["fail", "null"] = Field(
         default="fail", description="what a row's error does: fail the row, or let it go on without the step's values"
+    )
+    mark: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$",
+        description="reject no rows: add a column of this name that says whether the step would keep the row, for a "
+        "later `keep` to combine: `in_top AND NOT is_seen`",
     )
     id: str | None = None
     line: int | None = Field(default=None, exclude=True)
@@ -137,8 +143,10 @@ def _name_and_check(steps: Sequence[StepSpec]) -> Iterator[tuple[int, str]]:
             yield i, f"{sid!r} cannot be the id of a step: use letters, digits, dots and dashes; no key of recipes"
         elif isinstance(step.params, dict) and (own := sorted(step.params.keys() & set(STEP_KEYS))):
             yield i, f"step {sid!r} has {', '.join(own)} among its parameters: they belong to the step"
-        elif not isinstance(step.params, dict) and (step.on_error != "fail" or not _is_automatic(sid, step.name)):
-            yield i, f"step {sid!r} has a bare value: name its parameter to set on_error or id as well"
+        elif not isinstance(step.params, dict) and (
+            step.on_error != "fail" or step.mark is not None or not _is_automatic(sid, step.name)
+        ):
+            yield i, f"step {sid!r} has a bare value: name its parameter to set {', '.join(STEP_KEYS)} as well"
         seen.add(sid)
 
 
@@ -268,9 +276,9 @@ class _Parser:
                 hint = f"override the value itself, {step['name']}=…, or name its parameter in the recipe"
                 raise UserError("the step is written with a bare value", where=where, hint=hint)
             step["params"] = {main: step["params"]}
-        if name == "on_error":
-            step["on_error"] = value
-            self.overridden[("steps", i, "on_error")] = where
+        if name in STEP_KEYS:
+            step[name] = value
+            self.overridden[("steps", i, name)] = where
             return
         *outer, last = name.split(".")
         target = step["params"]
@@ -340,6 +348,8 @@ def _yaml_steps(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
         own = {} if step["id"] == expected else {"id": step["id"]}
         if step["on_error"] != "fail":
             own["on_error"] = None
+        if step["mark"] is not None:
+            own["mark"] = step["mark"]
         written.append(
             {step["name"]: {**step["params"], **own} if isinstance(step["params"], dict) else step["params"]}
         )
@@ -382,7 +392,9 @@ def _step_schema(name: str, schema: Mapping[str, Any], shared: dict[str, Any]) -
         "default": "fail",
         "description": StepSpec.model_fields["on_error"].description,
     }
-    own = {"on_error": on_error, "id": {"type": "string", "description": "name of the step, where it is used twice"}}
+    mark = StepSpec.model_json_schema()["properties"]["mark"]
+    named = {"type": "string", "description": "name of the step, where it is used twice"}
+    own = {"on_error": on_error, "mark": mark, "id": named}
     forms = [{**moved, "type": "object", "properties": {**properties, **own}, "additionalProperties": False}]
     if main in properties:
         forms.append(properties[main])
