@@ -16,15 +16,16 @@ from typing import Any, Generic
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmith.operators.contract import Mapped, Reduce
+from corpusmith.operators.contract import Mapped, Reduce, Reduced
 from corpusmith.pipelines.bind import Step
 from corpusmith.pipelines.capture import OperatorContractError
+from corpusmith.pipelines.decisions import settled
 from corpusmith.pipelines.digests import SetDigest, row_digests
 from corpusmith.pipelines.executors import Executor
 from corpusmith.pipelines.plan import Segment
 from corpusmith.pipelines.state import ROW_GROUP_ROWS
 from corpusmith.pipelines.storage import Storage
-from corpusmith.pipelines.units import Unit, conform
+from corpusmith.pipelines.units import Unit
 from corpusmith.schemas.columns import FATE, ROOT, UID
 
 
@@ -115,31 +116,22 @@ def run_reduce(work: Storage, folder: str, step: Step, rows: FlowRows) -> Decide
     with tempfile.TemporaryDirectory(prefix="corpusmith-") as scratch:
         rows.scratch_dir = scratch
         reduced = operator.reduce(rows)
-        decisions = _checked(step, pa.table(reduced.decisions), rows)
+        work.publish_tables(path, _settled(step, reduced, rows), row_group_rows=ROW_GROUP_ROWS)
     operator.close()
-    work.publish_table(path, decisions, row_group_rows=ROW_GROUP_ROWS)
     work.publish(facts, json.dumps(dict(reduced.summary), default=str).encode())
     return Decided(path, dict(reduced.summary), False, time.perf_counter() - started)
 
 
-def _checked(step: Step, decisions: pa.Table, rows: FlowRows) -> pa.Table:
-    """Decisions with their root uid, sorted by it; one for each row, or an error."""
-    operator = step.operator
+def _settled(step: Step, reduced: Reduced, rows: FlowRows) -> Iterator[pa.Table]:
+    """Decisions with their root uid, sorted by it, a part at a time."""
+    operator, decisions = step.operator, reduced.decisions
     fields = [pa.field(name, pa.string()) for name in (UID.name, "fate", "reason", "error")]
     schema = pa.schema([*fields, *(pa.field(c.name, c.type) for c in operator.produces)])
     lacking = [c.name for c in operator.produces if c.name not in decisions.schema.names]
     if lacking:
         raise OperatorContractError(f"reduce {step.id!r} did not produce {', '.join(lacking)}")
-    decisions = conform(decisions, schema)
-    roots = pa.concat_tables([pa.table({UID.name: [], ROOT.name: []}, schema=_ROOTS), *rows.tables([ROOT.name])])
-    positions = pc.index_in(roots.column(UID.name), value_set=decisions.column(UID.name).combine_chunks())
-    if positions.null_count or decisions.num_rows != roots.num_rows:
-        raise OperatorContractError(
-            f"reduce {step.id!r} gave {decisions.num_rows} decisions for {roots.num_rows} rows, "
-            f"{positions.null_count} rows without one"
-        )
-    decisions = decisions.take(positions).append_column(ROOT.name, roots.column(ROOT.name))
-    return decisions.sort_by([(ROOT.name, "ascending"), (UID.name, "ascending")])
-
-
-_ROOTS = pa.schema([pa.field(UID.name, pa.string()), pa.field(ROOT.name, pa.string())])
+    reader = decisions.to_reader() if isinstance(decisions, pa.Table) else decisions
+    try:
+        yield from settled(reader, rows.tables([ROOT.name]), rows.count, schema, rows.scratch_dir)
+    except OperatorContractError as error:
+        raise OperatorContractError(f"reduce {step.id!r} gave {error}") from error

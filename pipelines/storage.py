@@ -11,8 +11,9 @@ import io
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -156,6 +157,41 @@ class Storage:
         data = sink.getvalue()
         self.publish(path, data)
         return data.size
+
+    def publish_tables(self, path: str, tables: Iterable[pa.Table], *, row_group_rows: int) -> None:
+        """As `publish_table`, of one or more tables of one schema that are made one after the other."""
+        with self._local_beside(path) as temporary, ExitStack() as stack:
+            writer: pq.ParquetWriter | None = None
+            # what goes wrong while a table is made is no failure to write
+            for table in tables:
+                with self._told("write", path, missing_too=True):
+                    writer = writer or stack.enter_context(
+                        pq.ParquetWriter(
+                            temporary,
+                            table.schema,
+                            compression="zstd",
+                            compression_level=1,
+                            use_dictionary=_repeating(table.schema),
+                        )
+                    )
+                    writer.write_table(table, row_group_size=row_group_rows)
+            stack.close()
+            self.publish_file(temporary, path)
+
+    @contextmanager
+    def _local_beside(self, path: str) -> Iterator[Path]:
+        """A name for a temporary file that can become `path`."""
+        with ExitStack() as stack:
+            if self.is_local:
+                folder = Path(self.full(path)).parent
+                folder.mkdir(parents=True, exist_ok=True)
+            else:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="corpusmith-")))
+            temporary = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def _place(self, path: str, data: bytes | memoryview | pa.Buffer, place: Callable[[Path, Path], object]) -> None:
         """Write a temporary file beside `path`, down to the disk, and let `place` give it its name."""
