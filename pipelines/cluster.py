@@ -111,13 +111,15 @@ class RayExecutor:
     def run_tasks(self, task: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """See Executor."""
         self._connect()
-        remote = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(_calling(task))
+        remote = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(_call)
+        # once for all tasks of a node: arrays that the task holds are shared there
+        shared = ray.put(task)
         waiting = list(items)
         running: list[Any] = []
         ahead = 2 * self.cpus
         while waiting or running:
             while waiting and len(running) < ahead:
-                running.append(remote.remote(waiting.pop(0)))
+                running.append(remote.remote(shared, waiting.pop(0)))
             finished, running = ray.wait(running)
             try:
                 yield from ray.get(finished)
@@ -137,9 +139,8 @@ def _is_heavy(job: StreamJob) -> bool:
     return any(r.gpus or r.memory_bytes for r in needs)
 
 
-def _calling(task: Callable[[Item], Result]) -> Callable[[Any], Result]:
-    """A plain function, as Ray wants it, that calls a task object."""
-    return lambda item: task(item)
+def _call(task: Callable[[Item], Result], item: Item) -> Result:
+    return task(item)
 
 
 def _connect(address: str | None, cpus: int | None) -> None:

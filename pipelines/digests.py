@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
@@ -51,12 +52,38 @@ def _as_binary(table: pa.Table, name: str) -> pa.Array:
     elif pa.types.is_temporal(kind) and not pa.types.is_interval(kind):
         # the number, not the date: a date may lie outside the calendar
         column = column.combine_chunks().view(pa.int32() if kind.bit_width == 32 else pa.int64())
+    elif _is_list_of_numbers(kind):
+        column = _bytes_of_lists(column.combine_chunks())
     elif not _is_castable(kind):
-        column = pa.array([None if v is None else json.dumps(v, default=str) for v in column.to_pylist()], pa.string())
+        column = _as_json(column)
     if not _is_bytes(column.type):
         column = pc.cast(column, pa.large_string())
     column = pc.cast(column, pa.large_binary())
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+
+
+def _bytes_of_lists(lists: pa.Array) -> pa.Array:
+    """Each list's numbers as they lie in memory: embeddings have too many to be written out. Null stays null."""
+    values = lists.flatten()
+    numbers = values.fill_null(0).to_numpy(zero_copy_only=False)
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]) * numbers.itemsize
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(np.ascontiguousarray(numbers))]
+    plain = pc.if_else(lists.is_valid(), pa.Array.from_buffers(pa.large_binary(), len(lists), buffers), None)
+    if not values.null_count:
+        return plain
+    holed = np.zeros(len(lists), np.bool_)
+    holed[pc.list_parent_indices(lists).filter(values.is_null())] = True
+    return pc.replace_with_mask(plain, pa.array(holed), _as_json(lists.filter(pa.array(holed))).cast(pa.large_binary()))
+
+
+def _as_json(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return pa.array([None if v is None else json.dumps(v, default=str) for v in column.to_pylist()], pa.string())
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -97,6 +97,20 @@ def test_every_type_tells_its_values_apart(kind: str) -> None:
     assert row_digests(pa.table({"x": column.slice(0, 0)}), ["x"]).to_pylist() == []
 
 
+NUMBER_LISTS = [pa.list_(pa.float16()), pa.large_list(pa.float32()), pa.list_(pa.int32()), pa.list_(pa.float64(), 2)]
+
+
+@pytest.mark.parametrize("kind", NUMBER_LISTS, ids=str)
+def test_lists_of_numbers_have_digests_of_their_own_whatever_stands_beside_them(kind: pa.DataType) -> None:
+    values = [[1, 2], None, [2, 1], [1, None], [None, 1], [0, 0], [None, None], [1, 3]]
+    values += [] if pa.types.is_fixed_size_list(kind) else [[], [1], [1, 2, 0], [None]]
+    column = pa.chunked_array([pa.array(values[:3], kind), pa.array(values[2:], kind).slice(1)])
+    together = row_digests(pa.table({"e": column}), ["e"]).to_pylist()
+    alone = [row_digests(pa.table({"e": pa.array([v], kind)}), ["e"])[0].as_py() for v in values]
+    assert together == alone
+    assert len(set(alone)) == len(values)
+
+
 def test_a_dictionary_is_worth_its_values() -> None:
     texts = pa.array(["a", None, "b", "a"])
     assert digests_of(x=texts.dictionary_encode()) == digests_of(x=texts)
