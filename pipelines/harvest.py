@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,12 +14,23 @@ from corpusmith.pipelines.flow import Flow, joined
 from corpusmith.pipelines.plan import Plan
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.units import Unit, conform, with_column
-from corpusmith.schemas.columns import CAPTION, FATE, FATE_STEP, MEDIA_REF, UID, URL, Column
+from corpusmith.schemas.columns import (
+    CAPTION,
+    FATE,
+    FATE_CHILDREN,
+    FATE_ERROR,
+    FATE_REASON,
+    FATE_STEP,
+    MEDIA_REF,
+    UID,
+    URL,
+    Column,
+)
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.fates import Fate, conservation_gap
-from corpusmith.schemas.ledger import LEDGER_FOLDER, LEDGER_SCHEMA, reason_label, url_hash
+from corpusmith.schemas.ledger import LEDGER_FOLDER, LEDGER_SCHEMA, reason_labels, url_hash
 from corpusmith.schemas.manifest import Counts
-from corpusmith.schemas.urls import redact_url
+from corpusmith.schemas.urls import redact_urls
 
 LEDGER_FILE_ROWS = 1 << 18
 SAMPLES_A_REASON = 24
@@ -104,13 +115,13 @@ def harvest(
 
 
 def _count(found: Harvest, rows: pa.Table, unit: Unit) -> None:
-    fates = Counter(rows.column(FATE.name).to_pylist())
-    children = pc.sum(rows.column("fate_children")).as_py() or 0
+    fates = {one["values"]: one["counts"] for one in pc.value_counts(rows.column(FATE.name)).to_pylist()}
+    children = pc.sum(rows.column(FATE_CHILDREN.name)).as_py() or 0
     gap = conservation_gap(unit.rows, children, fates)
     distinct = pc.count_distinct(rows.column(UID.name)).as_py()
     if gap or distinct != rows.num_rows:
         raise UserError(
-            f"rows are not accounted for in unit {unit.name}: {unit.rows} in, {children} made, fates {dict(fates)}, "
+            f"rows are not accounted for in unit {unit.name}: {unit.rows} in, {children} made, fates {fates}, "
             f"{distinct} distinct uids",
             hint="this is a bug in corpusmith or in an operator that splits rows; please report it with the recipe",
         )
@@ -122,21 +133,23 @@ def _count(found: Harvest, rows: pa.Table, unit: Unit) -> None:
 
 
 def _sample(found: Harvest, rows: pa.Table) -> None:
-    keys = list(_reason_keys(rows))
-    found.reasons.update(key for key in keys if key[1] in (Fate.REJECTED, Fate.FAILED))
-    by_key: dict[ReasonKey, list[int]] = {}
-    for i, key in enumerate(keys):
-        by_key.setdefault(key, []).append(i)
-    uids = rows.column(UID.name).to_pylist()
-    references = rows.column(MEDIA_REF.name).is_valid().to_pylist()
-    names = (UID.name, URL.name, CAPTION.name, MEDIA_REF.name, "fate_reason")
-    shown = rows.select([name for name in names if name in rows.schema.names])
-    for key, positions in by_key.items():
-        # rows with a picture first, then by uid, so that the choice does not depend on the order of work
-        best = heapq.nsmallest(SAMPLES_A_REASON, positions, key=lambda i: (not references[i], uids[i]))
-        held = found.samples.get(key, []) + shown.take(pa.array(best, pa.int64())).to_pylist()
+    """Count reasons, and choose some rows of each: those with a picture first, then by uid, in no order of work."""
+    codes, keys = _reason_keys(rows)
+    sizes = np.bincount(codes, minlength=len(keys)).tolist()
+    found.reasons.update({key: n for key, n in zip(keys, sizes, strict=True) if key[1] in (Fate.REJECTED, Fate.FAILED)})
+    has_picture = rows.column(MEDIA_REF.name).is_valid().to_numpy()
+    # rows come sorted by uid
+    order = np.lexsort((~has_picture, codes))
+    places = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    chosen = order[places < SAMPLES_A_REASON]
+    names = (UID.name, URL.name, CAPTION.name, MEDIA_REF.name, FATE_REASON.name)
+    shown = rows.select([name for name in names if name in rows.schema.names]).take(pa.array(chosen))
+    for code, row in zip(codes[chosen].tolist(), shown.to_pylist(), strict=True):
+        found.samples.setdefault(keys[code], []).append(row)
+    for code in set(codes[chosen].tolist()):
+        held = found.samples[keys[code]]
         held.sort(key=lambda row: (row[MEDIA_REF.name] is None, row[UID.name]))
-        found.samples[key] = held[:SAMPLES_A_REASON]
+        del held[SAMPLES_A_REASON:]
 
 
 def _share_of(rows: pa.Table, share: float) -> pa.Table:
@@ -157,20 +170,36 @@ def _is_plain(kind: pa.DataType) -> bool:
     return is_number or pa.types.is_boolean(kind) or pa.types.is_string(kind)
 
 
-def _reason_keys(rows: pa.Table) -> Iterator[ReasonKey]:
-    columns = [rows.column(n).to_pylist() for n in (FATE_STEP.name, FATE.name, "fate_reason", "fate_error")]
-    for step, fate, reason, error in zip(*columns, strict=True):
-        if fate == Fate.KEPT:
-            yield ("", fate, "")
-        else:
-            yield (step, fate, reason_label(reason, error))
+def _reason_keys(rows: pa.Table) -> tuple[np.ndarray, list[ReasonKey]]:
+    """For each row the position of its key in a list of distinct ones."""
+    fates = rows.column(FATE.name)
+    labels = reason_labels(rows.column(FATE_REASON.name), rows.column(FATE_ERROR.name))
+    is_kept = pc.equal(fates, Fate.KEPT.value)
+    columns = [pc.if_else(is_kept, "", rows.column(FATE_STEP.name)), fates, pc.if_else(is_kept, "", labels)]
+    texts: list[list[str]] = []
+    codes = np.zeros(rows.num_rows, np.int64)
+    for column in columns:
+        encoded = (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column).dictionary_encode()
+        texts.append(encoded.dictionary.to_pylist())
+        codes = codes * len(encoded.dictionary) + encoded.indices.to_numpy(zero_copy_only=False)
+    distinct, places = np.unique(codes, return_inverse=True)
+    steps, inner = np.divmod(distinct, len(texts[1]) * len(texts[2]) or 1)
+    of_fate, of_label = np.divmod(inner, len(texts[2]) or 1)
+    parts = zip(steps.tolist(), of_fate.tolist(), of_label.tolist(), strict=True)
+    return places.reshape(-1), [(texts[0][a], texts[1][b], texts[2][c]) for a, b, c in parts]
 
 
 def _ledger_rows(rows: pa.Table) -> pa.Table:
-    urls = rows.column("url").to_pylist() if "url" in rows.schema.names else [None] * rows.num_rows
-    renamed = {"step": FATE_STEP.name, "reason": "fate_reason", "error": "fate_error", "children": "fate_children"}
-    table = rows.append_column("url_hash", pa.array([url_hash(u) for u in urls], pa.string()))
-    table = with_column(table, "url", pa.array([None if u is None else redact_url(u) for u in urls], pa.string()))
+    named = rows.schema.names
+    urls = rows.column(URL.name) if URL.name in named else pa.chunked_array([pa.nulls(rows.num_rows, pa.string())])
+    renamed = {
+        "step": FATE_STEP.name,
+        "reason": FATE_REASON.name,
+        "error": FATE_ERROR.name,
+        "children": FATE_CHILDREN.name,
+    }
+    table = rows.append_column("url_hash", pa.array(map(url_hash, urls.to_pylist()), pa.string()))
+    table = with_column(table, URL.name, redact_urls(urls))
     for name, column in renamed.items():
         table = with_column(table, name, table.column(column))
     return conform(table, LEDGER_SCHEMA)

@@ -22,7 +22,7 @@ from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.units import Unit, load_media, with_column
 from corpusmith.schemas.columns import FATE, MEDIA_REF, UID
 from corpusmith.schemas.manifest import FileRecord, ShardRecord
-from corpusmith.schemas.urls import redact_url
+from corpusmith.schemas.urls import redact_urls
 
 SHARDS_FOLDER = "shards"
 MEDIA_BATCH_ROWS = 256
@@ -184,8 +184,7 @@ def _shown(rows: pa.Table) -> pa.Table:
     """Rows as they leave the work folder: addresses without secrets."""
     if "url" not in rows.schema.names:
         return rows
-    urls = [None if url is None else redact_url(url) for url in rows.column("url").to_pylist()]
-    return with_column(rows, "url", pa.array(urls, pa.string()))
+    return with_column(rows, "url", redact_urls(rows.column("url")))
 
 
 def file_record(local: Path, *, timed: bool) -> FileRecord:

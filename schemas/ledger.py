@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from corpusmith.schemas.columns import PARENT, ROOT, SOURCE_UID, UID
 
@@ -32,8 +33,7 @@ def url_hash(url: str | None) -> str | None:
     return None if url is None else hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def reason_label(reason: str | None, error: str | None) -> str:
-    """What to count a reason by: the error's class, or the part of the reason before the value."""
-    if error is not None:
-        return error
-    return (reason or "").split(": ", 1)[0]
+def reason_labels(reasons: pa.Array | pa.ChunkedArray, errors: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """What to count each reason by: the error's class, or the part of the reason before the value; (N,) strings."""
+    heads = pc.list_element(pc.split_pattern(pc.fill_null(reasons, ""), ": ", max_splits=1), 0)
+    return pc.coalesce(errors, heads)

@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 REDACTED = "REDACTED"
 
 _AUTHORITY = re.compile(r"(\s*(?:(?:[a-z][a-z0-9+.-]*:)?[/\\]+)?)([^/\\?#]*@)?", re.IGNORECASE)
@@ -21,6 +24,9 @@ _PARAMETER = re.compile(r"(?:[?&;#]|%(?:25){0,3}(?:3f|26|3b|23))([^=?&;#]{0,80}?
 
 _VALUE = re.compile(r"[^&#]*")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
+
+_SUSPICIOUS = r"[^\x21-\x7e]|[@=%]"
+"""What a URL needs for anything to be taken out of it or encoded: most have none of these."""
 
 _SECRET_PREFIXES = ("x-amz-", "x-goog-", "x-oss-", "x-cos-", "x-ms-")
 _SECRET_PARTS = re.compile(r"token|secret|signature|passw|credential|api-?key|access-?key|private-?key|jwt|hmac")
@@ -43,6 +49,15 @@ def redact_url(url: str) -> str:
     of valid Unicode, with control characters and spaces percent-encoded.
     """
     return _UNPRINTABLE.sub(_percent_encoded, _without_secret_values(_without_userinfo(url)))
+
+
+def redact_urls(urls: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """`redact_url` of each of the (N,) strings; null stays null."""
+    texts = pc.cast(urls, pa.large_string())
+    texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
+    suspicious = pc.fill_null(pc.match_substring_regex(texts, _SUSPICIOUS), False)
+    redacted = pa.array(map(redact_url, texts.filter(suspicious).to_pylist()), pa.large_string())
+    return pc.cast(pc.replace_with_mask(texts, suspicious, redacted), pa.string())
 
 
 def is_secret_parameter(name: str) -> bool:

@@ -110,7 +110,8 @@ def command_environment(folder: Path) -> dict[str, str]:
     entries = ["bench_hash = workloads:BenchHash", "bench_hash_rows = workloads:BenchHashRows"]
     entries.append("bench_pictures = workloads:BenchPictures")
     (metadata / "entry_points.txt").write_text("\n".join(["[corpusmith.operators]", *entries, ""]))
-    path = os.pathsep.join([str(folder), str(Path(__file__).parent)])
+    inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = os.pathsep.join([str(folder), str(Path(__file__).parent), *filter(None, inherited)])
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
 
 

@@ -50,9 +50,9 @@ class FakeMapped(Reduce, name="fake_mapped", version=1):
 
 
 def recipe(folder: Path) -> str:
-    return (
-        f"corpus: m\ninput: {{path: {folder / 'in.parquet'}}}\nsteps: [fake_score, 'keep: score < 500', fake_mapped]\n"
-    )
+    steps = ["fake_score", "keep: score < 500", "fake_mapped"]
+    lines = "\n".join(f"  - {step}" for step in steps)
+    return f"corpus: m\ninput: {{path: {folder / 'in.parquet'}}}\nsteps:\n{lines}\n"
 
 
 @pytest.mark.ray

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpusmith.schemas.urls import REDACTED, is_secret_parameter, redact_url
+from corpusmith.schemas.urls import REDACTED, is_secret_parameter, redact_url, redact_urls
 
 ANY_TEXT = st.text(st.characters(codec=None))
 URL_LIKE = st.lists(
@@ -124,3 +125,11 @@ def test_a_megabyte_takes_no_more_than_a_moment() -> None:
     for text in ("?", "%3f", "a:", "?a=", "?sig=", "@", "%25", ";aaaaaaaaa"):
         redact_url("http://" + text * (10**6 // len(text)))
     assert time.perf_counter() - started < 20
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.none() | ANY_TEXT | URL_LIKE, max_size=6))
+def test_many_urls_are_shown_as_each_alone(urls: list[str | None]) -> None:
+    whole = [None if url is None else url.encode("utf-8", "ignore").decode() for url in urls]
+    column = pa.chunked_array([pa.array(whole, pa.string()), pa.array(["http://x/a.jpg"], pa.string())])
+    assert redact_urls(column).to_pylist() == [None if url is None else redact_url(url) for url in column.to_pylist()]
