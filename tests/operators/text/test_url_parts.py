@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from corpusmith.operators.registry import operator_class
-from corpusmith.operators.text.url_parts import UrlParts, normal_host
+from corpusmith.operators.text.url_parts import UrlParts, normal_host, registrable_domain
 
 
 def parts(urls: list[str | None]) -> list[tuple[str | None, str | None]]:
@@ -127,6 +127,44 @@ def test_hostile_lengths_take_linear_time() -> None:
         ]
     )
     assert time.process_time() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("url", "domain"),
+    [
+        ("http://a.b.example.co.uk/x.jpg", "example.co.uk"),
+        ("http://www.example.org/", "example.org"),
+        ("http://EXAMPLE.org.:80/", "example.org"),
+        ("http://somebody.github.io/", "somebody.github.io"),
+        ("http://img.somebody.github.io/", "somebody.github.io"),
+        ("http://github.io/", "github.io"),
+        ("http://co.uk/", "co.uk"),
+        ("http://localhost/", "localhost"),
+        ("http://a.b.intranet/", "b.intranet"),
+        ("http://cdn.münchen.de/", "xn--mnchen-3ya.de"),
+        ("http://a.食狮.公司.cn/", "xn--85x722f.xn--55qx5d.cn"),
+        ("http://192.168.0.1/", "192.168.0.1"),
+        ("http://[2001:db8::1]/", "2001:db8::1"),
+        ("cat.jpg", None),
+        (None, None),
+    ],
+)
+def test_domains(url: str | None, domain: str | None) -> None:
+    operator = UrlParts(UrlParts.Config(domain=True))
+    part = operator.process(pa.table({"uid": ["0"], "url": pa.array([url], pa.string())}))
+    assert [column.name for column in operator.produces] == list(part.columns) == ["host", "url_extension", "domain"]
+    assert part.columns["domain"].to_pylist() == [domain]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@settings(max_examples=200, deadline=None)
+@given(host=HOST | st.from_regex(r"[a-z0-9_.-]{1,30}", fullmatch=True))
+@example(host="..")
+@example(host="999.1.1.1")
+@example(host="a." * 126 + "a")
+def test_a_domain_is_the_end_of_its_host(host: str) -> None:
+    domain = registrable_domain(host)
+    assert host == domain or host.endswith(f".{domain}")
+    assert registrable_domain(domain) == domain
 
 
 def test_columns_are_named_for_the_url() -> None:
