@@ -1,35 +1,65 @@
-"""Which entries occur in which texts, exactly as MetaCLIP's published substring test, at the price of a word lookup.
+"""Which entries occur in which texts, exactly as MetaCLIP's published tests, at the price of a word look-up.
 
-The test (Xu et al., "Demystifying CLIP Data", section 3): a text is spaced (`space_texts`), and entry e matches when
-" " + e + " " is a substring, case and all. A spaced text starts and ends with a space, so such a substring is a run of
-whole tokens between spaces, empty tokens included: only as many spans begin at a token as entries have token counts,
-and each is one hash lookup. Spans are hashed from prefix sums over the bytes, so a span of any length costs the same.
+Both rules space a text first (`space_texts`), then look for substrings, case and all.
 
-Hashes only propose: every proposal is compared byte by byte, so that no collision, accidental or made by somebody, can
-be a match.
+"metaclip" (Xu et al., "Demystifying CLIP Data", section 3, and its code's loop): entry e matches when " " + e + " " is
+a substring. A spaced text starts and ends with a space, so such a substring is a run of whole tokens between spaces,
+empty tokens included. The loop is the definition, not the published automaton, which keeps one of equal entries.
+
+"metaclip2" (Chuang et al., "Meta CLIP 2: A Worldwide Scaling Recipe", and its code's `get_spaced_metadata` and
+`substr_match`): the space before an entry is left out if the entry begins with a character that needs no boundary, the
+one after it if it ends with one. These are Han and CJK radicals, Thai, Lao, Burmese, Khmer, Tibetan, and punctuation,
+ASCII's and some of Chinese; kana and hangul are not among them. The paper speaks of languages written without spaces,
+and the code lists some, Japanese among them; but its test looks at the characters alone, and so does this one. Where
+the code differs: equal entries are all reported here, its automaton keeps the last; an empty entry matches nothing
+here and raises there; its caller strips texts beforehand, which is left to a step before this.
+
+The loops are in `matching_kernels`.
 """
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_SPACE = 32
-_SLICE_BYTES = 1 << 20
-"""Text bytes looked at together; working memory is some tens of times as much, and stays in the cache."""
-_BASE = 0x9E6C63D0876A9A47
-_BASE_INVERSE = pow(_BASE, -1, 1 << 64)
-_MIX = 0x9E3779B97F4A7C15
-_WORD_BYTES = 8
+_SLICE_ROWS = 1 << 17
+"""Texts that are looked at in one call of the loops."""
+_PAIRS = 1 << 22
+"""Matches that a call of the loops has room for at first."""
+_BUCKETS = 4
+"""Buckets of the filter for each step of the entries, at least."""
 
+_FREE_RANGES = (
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0x2CEB0, 0x2EBEF),
+    (0xF900, 0xFAFF),
+    (0x2E80, 0x2EFF),
+    (0x2F00, 0x2FDF),
+    (0x2FF0, 0x2FFF),
+    (0x0E00, 0x0E7F),
+    (0x0E80, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+    (0x0F00, 0x0FFF),
+)
+"""Code points of Han and its radicals, then Thai, Lao, Burmese, Khmer, Tibetan: metaclip2 wants no boundary there."""
+_FREE_MARKS = frozenset(string.punctuation + "，。、；：？！“”‘’（）【】《》〈〉「」『』～—")
+
+Rule = Literal["metaclip", "metaclip2"]
 Ints = npt.NDArray[np.int64]
-Hashes = npt.NDArray[np.uint64]
+Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -66,151 +96,176 @@ def space_text(text: str) -> str:
 
 
 class Matcher:
-    """Finds the entries of a list in texts.
+    """Finds the entries of a list in texts. Threads may share one; pickled, it is some arrays of NumPy.
+
+    An index of 500,000 entries takes some 30 MB and a third of a second to make.
 
     Args:
-        entries: as they are: they are not spaced, so an entry such as "st. louis" can never match. Duplicates each
-            count; the empty entry matches where a spaced text has two spaces in a row.
+        entries: strings without nulls, as they are: they are not spaced, so an entry such as "st. louis" can never
+            match. Duplicates each count; under "metaclip" the empty entry matches where a spaced text has two spaces
+            in a row.
+        rule: see the module.
+
+    Raises:
+        ValueError: an entry is null, no valid UTF-8, or longer than 256 MB.
     """
 
-    def __init__(self, entries: Sequence[str]) -> None:
-        self.count = len(entries)
-        self._bytes, offsets = _buffers(pa.array(entries, pa.large_string()))
-        self._starts, self._lengths = offsets[:-1], np.diff(offsets)
-        self._words = _words(self._bytes)
-        self._powers, self._inverses = _powers(_BASE, len(self._bytes)), _powers(_BASE_INVERSE, len(self._bytes))
-        self._bits = max(8, (4 * self.count).bit_length())
-        self._index()
-
-    def _index(self) -> None:
-        """Lay the entries out by bucket, and note the buckets of their proper prefixes of whole tokens."""
-        sums, ends = self._prefix_sums(self._bytes), self._starts + self._lengths
-        hashes = self._hash(sums, self._starts, ends)
-        buckets = self._buckets(hashes)
-        self._order = np.argsort(buckets, kind="stable")
-        self._hashes = hashes[self._order]
-        self._bucket_starts = np.searchsorted(buckets[self._order], np.arange((1 << self._bits) + 1))
-        spaces = np.flatnonzero(self._bytes == _SPACE)
-        owners = np.searchsorted(ends, spaces, side="right")
-        self._max_tokens = 1 + int(np.bincount(owners, minlength=1).max())
-        self._begins_entry = np.zeros(1 << self._bits, np.bool_)
-        self._begins_entry[self._buckets(self._hash(sums, self._starts[owners], spaces))] = True
+    def __init__(self, entries: Sequence[str] | pa.Array | pa.ChunkedArray, rule: Rule = "metaclip") -> None:
+        listed = entries if isinstance(entries, pa.Array | pa.ChunkedArray) else pa.array(entries, pa.large_string())
+        strings = _strings(listed)
+        _check_entries(strings)
+        self.count = len(strings)
+        self.rule = rule
+        self._index = _index(strings, _flags(strings, rule))
 
     def match(self, texts: pa.Array | pa.ChunkedArray) -> Matches:
         """Find all entries in texts.
 
         Args:
-            texts: strings; a null matches nothing.
+            texts: strings of any of Arrow's types; a null matches nothing. Invalid UTF-8 is compared as the bytes
+                that it is.
 
         Returns:
             Columnar pairs; `rows` are positions in `texts`.
         """
-        pairs = [np.zeros(0, np.int64)]
+        from corpusmith.operators.balance import matching_kernels as kernels
+
+        found = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         for first_row, part in _slices(texts):
-            rows, entries = self._match_slice(part)
-            pairs.append(_distinct((rows + first_row) * max(self.count, 1) + entries))
-        rows, entries = np.divmod(np.concatenate(pairs), max(self.count, 1))
-        return Matches(rows, entries)
+            rows, entries = self._found(part, np.zeros(0, np.int64))
+            kernels.order(rows, entries)
+            found.append((rows + first_row if first_row else rows, entries))
+        if len(found) == 2:
+            return Matches(*found[1])
+        return Matches(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
-    def _match_slice(self, texts: pa.Array) -> tuple[Ints, Ints]:
-        text, offsets = _buffers(pc.fill_null(space_texts(texts), ""))
-        self._reach(len(text))
-        sums, words = self._prefix_sums(text), _words(text)
-        spaces = np.flatnonzero(text == _SPACE)
-        row_of_space = np.searchsorted(offsets, spaces, side="right") - 1
-        at = np.arange(len(spaces) - 1)
-        found = [(at[:0], at[:0])]
-        for tokens in range(1, self._max_tokens + 1):
-            at = at[: np.searchsorted(at, len(spaces) - tokens)]
-            at = at[row_of_space[at] == row_of_space[at + tokens]]
-            starts, ends = spaces[at] + 1, spaces[at + tokens]
-            hashes = self._hash(sums, starts, ends)
-            buckets = self._buckets(hashes)
-            spans, entries = self._proposals(hashes, buckets)
-            same = self._is_same(words, starts[spans], (ends - starts)[spans], entries)
-            found.append((row_of_space[at[spans[same]]], entries[same]))
-            at = at[self._begins_entry[buckets]]
-            if not len(at):
-                break
-        return np.concatenate([rows for rows, _ in found]), np.concatenate([entries for _, entries in found])
+    def counts(self, texts: pa.Array | pa.ChunkedArray) -> Ints:
+        """Texts that match each entry, of shape (count,): what `match` finds, counted without being kept."""
+        counts = np.zeros(self.count, np.int64)
+        for _, part in _slices(texts):
+            if self.count:
+                self._found(part, counts)
+        return counts
 
-    def _proposals(self, hashes: Hashes, buckets: Ints) -> tuple[Ints, Ints]:
-        """Pairs (span, entry) of equal hashes."""
-        first, last = self._bucket_starts[buckets], self._bucket_starts[buckets + 1]
-        filled = np.flatnonzero(last > first)
-        sizes = (last - first)[filled]
-        spans = np.repeat(filled, sizes)
-        places = np.arange(len(spans)) + np.repeat(first[filled] - np.cumsum(sizes) + sizes, sizes)
-        equal = self._hashes[places] == hashes[spans]
-        return spans[equal], self._order[places[equal]]
+    def _found(self, texts: pa.Array, counts: Ints) -> tuple[Ints, Ints]:
+        """Pairs of texts of one array, texts ascending; with `counts`, none are returned."""
+        from corpusmith.operators.balance import matching_kernels as kernels
 
-    def _is_same(self, words: Hashes, starts: Ints, lengths: Ints, entries: Ints) -> npt.NDArray[np.bool_]:
-        """Whether spans of the text are, byte by byte, the entries proposed for them."""
-        same = lengths == self._lengths[entries]
-        rest, done = np.flatnonzero(same & (lengths > 0)), 0
-        while len(rest):
-            left = lengths[rest] - done
-            differing = words[starts[rest] + done] ^ self._words[self._starts[entries[rest]] + done]
-            beyond = (8 * np.maximum(_WORD_BYTES - left, 0)).astype(np.uint64)
-            equal = (differing << beyond) == 0
-            same[rest[~equal]] = False
-            done += _WORD_BYTES
-            rest = rest[equal & (left > _WORD_BYTES)]
-        return same
-
-    def _reach(self, size_bytes: int) -> None:
-        if size_bytes >= len(self._powers):
-            self._powers, self._inverses = _powers(_BASE, size_bytes), _powers(_BASE_INVERSE, size_bytes)
-
-    def _prefix_sums(self, text: npt.NDArray[np.uint8]) -> Hashes:
-        sums = np.zeros(len(text) + 1, np.uint64)
-        np.cumsum(text * self._powers[: len(text)], out=sums[1:])
-        return sums
-
-    def _hash(self, sums: Hashes, starts: Ints, ends: Ints) -> Hashes:
-        """Polynomial hashes modulo 2**64 of spans, moved to position 0."""
-        return (sums[ends] - sums[starts]) * self._inverses[starts]
-
-    def _buckets(self, hashes: Hashes) -> Ints:
-        return ((hashes * np.uint64(_MIX)) >> np.uint64(64 - self._bits)).astype(np.int64)
+        text, offsets = _buffers(texts)
+        is_null = texts.is_null().to_numpy(zero_copy_only=False) if texts.null_count else np.zeros(0, np.bool_)
+        index = tuple(map(_frozen, self._index))
+        text, offsets, is_null = map(_frozen, (text, offsets, is_null))
+        size_bytes, tokens = kernels.room(text, offsets, _frozen(_kinds()))
+        spaced = np.empty(size_bytes + kernels.PADDING_BYTES, np.uint8)
+        stamps = np.zeros(self.count, np.int32)
+        size = 0 if len(counts) else min(_PAIRS, 1024 + int(offsets[-1] - offsets[0]))
+        rows, entries = np.empty(size, np.int64), np.empty(size, np.int64)
+        return kernels.match(
+            index, text, offsets, is_null, spaced, _words(spaced), tokens, stamps, rows, entries, counts
+        )
 
 
-def _distinct(values: Ints) -> Ints:
-    """The values in ascending order, each once; sorting is far faster here than the hashing of np.unique."""
-    ascending = np.sort(values)
-    return ascending[np.append(True, ascending[1:] != ascending[:-1])[: len(values)]]
+def _check_entries(entries: pa.LargeStringArray) -> None:
+    if entries.null_count:
+        raise ValueError("an entry is null")
+    if len(entries) >= 1 << 31 or (pc.max(pc.binary_length(entries)).as_py() or 0) >= 1 << 28:
+        raise ValueError("more than 2**31 entries, or one of more than 256 MB")
+    try:
+        entries.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"an entry is no valid UTF-8: {error}") from error
 
 
-def _powers(base: int, highest: int) -> Hashes:
-    """base**0 … base**highest modulo 2**64."""
-    factors = np.full(highest + 1, base, np.uint64)
-    factors[0] = 1
-    return np.multiply.accumulate(factors)
+def _flags(entries: pa.LargeStringArray, rule: Rule) -> Bytes:
+    """For each entry the edges that need a space beside them."""
+    from corpusmith.operators.balance import matching_kernels as kernels
+
+    if rule == "metaclip":
+        return np.full(len(entries), kernels.BOUND, np.uint8)
+    flags = np.zeros(len(entries), np.uint8)
+    for start, flag in ((0, kernels.BOUND_LEFT), (-1, kernels.BOUND_RIGHT)):
+        edges = pc.utf8_slice_codeunits(entries, start, 1 if start == 0 else None).dictionary_encode()
+        needs = np.array([edge != "" and needs_space(edge) for edge in edges.dictionary.to_pylist()], np.bool_)
+        flags[needs[edges.indices.to_numpy()]] |= flag
+    flags[pc.equal(pc.binary_length(entries), 0).to_numpy(zero_copy_only=False)] = kernels.NEVER
+    return flags
 
 
-def _buffers(strings: pa.Array) -> tuple[npt.NDArray[np.uint8], Ints]:
-    """Bytes of large strings without nulls, one after the other, and their n + 1 offsets."""
+def needs_space(character: str) -> bool:
+    """Whether an entry that begins or ends with a character needs a space beside it (metaclip2)."""
+    return character not in _FREE_MARKS and not any(first <= ord(character) <= last for first, last in _FREE_RANGES)
+
+
+def _index(entries: pa.LargeStringArray, flags: Bytes) -> Any:
+    """The index that the loops read."""
+    from corpusmith.operators.balance import matching_kernels as kernels
+
+    text, offsets = _buffers(entries)
+    text = np.concatenate([text, np.zeros(kernels.PADDING_BYTES, np.uint8)])
+    steps = np.where(
+        flags == kernels.BOUND, _int64(pc.count_substring(entries, " ")) + 1, _int64(pc.utf8_length(entries))
+    )
+    bits = max(16, int(_BUCKETS * steps.sum()).bit_length())
+    slots = np.full(1 << max(4, (2 * len(entries)).bit_length()), kernels.EMPTY)
+    records = np.zeros(int((1 + np.maximum(2, -(-np.diff(offsets) // 8))).sum()), np.uint64)
+    filter_ = np.zeros(1 << (bits - 5), np.uint64)
+    others, begins = np.full(len(entries), -1, np.int32), np.zeros(256, np.uint8)
+    tables = (slots, records, filter_, others, begins)
+    most = kernels.fill(*tables, 64 - bits, text, _words(text), _frozen(offsets), flags)
+    return (slots, records, filter_, others, _kinds(), begins, 64 - bits, *most)
+
+
+def _kinds() -> Bytes:
+    """What spacing does with each byte."""
+    from corpusmith.operators.balance import matching_kernels as kernels
+
+    kinds = np.zeros(256, np.uint8)
+    kinds[list(b" \t\n\r")] = kernels.SPLIT
+    kinds[list(b",.;:?!`")] = kernels.ISOLATED
+    return kinds
+
+
+def _int64(values: pa.Array) -> Ints:
+    return values.to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _frozen(values: Any) -> Any:
+    """An array as one that cannot be written to, of whatever kind it is: the loops are compiled for one kind alone."""
+    if not isinstance(values, np.ndarray):
+        return values
+    frozen = values.view()
+    frozen.flags.writeable = False
+    return frozen
+
+
+def _strings(texts: pa.Array | pa.ChunkedArray) -> pa.LargeStringArray:
+    """Strings of any of Arrow's types, chunked or not, as one array of large strings."""
+    if isinstance(texts, pa.ChunkedArray):
+        texts = texts.combine_chunks()
+    if isinstance(texts, pa.DictionaryArray):
+        texts = texts.dictionary_decode()
+    return texts.cast(pa.large_string())
+
+
+def _buffers(strings: pa.LargeStringArray) -> tuple[Bytes, Ints]:
+    """All bytes up to the last string's end, and n + 1 offsets into them."""
     _, offsets_buffer, data = strings.buffers()
+    if not len(strings):
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
     offsets = np.frombuffer(offsets_buffer, np.int64, len(strings) + 1, 8 * strings.offset)
-    size_bytes = int(offsets[-1] - offsets[0])
-    if not size_bytes:
-        return np.zeros(0, np.uint8), offsets - offsets[0]
-    return np.frombuffer(data, np.uint8, size_bytes, int(offsets[0])), offsets - offsets[0]
+    size_bytes = int(offsets[-1])
+    return np.frombuffer(data, np.uint8, size_bytes) if size_bytes else np.zeros(0, np.uint8), offsets
 
 
-def _words(text: npt.NDArray[np.uint8]) -> Hashes:
-    """The 8 bytes from each position on, the first lowest; zeros follow the end."""
-    padded = np.concatenate([text, np.zeros(_WORD_BYTES, np.uint8)])
-    return np.ndarray(len(text) + 1, "<u8", padded.data, strides=(1,))
+def _words(text: Bytes) -> npt.NDArray[np.uint64]:
+    """The 8 bytes from each byte on, the first lowest; none from the last 7 bytes."""
+    return np.ndarray(len(text) - 7, "<u8", text.data, strides=(1,))
 
 
-def _slices(texts: pa.Array | pa.ChunkedArray) -> Iterator[tuple[int, pa.Array]]:
-    """Runs of whole texts of about _SLICE_BYTES, each with the position of its first text."""
+def _slices(texts: pa.Array | pa.ChunkedArray) -> Iterator[tuple[int, pa.LargeStringArray]]:
+    """Runs of texts of one chunk, each with the position of its first text."""
     first_row = 0
     for chunk in texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]:
-        lengths = pc.fill_null(pc.binary_length(chunk), 0).to_numpy(zero_copy_only=False)
-        runs = np.cumsum(lengths, dtype=np.int64) // _SLICE_BYTES
-        cuts = [0, *(np.flatnonzero(np.diff(runs)) + 1).tolist(), len(chunk)]
-        for start, end in pairwise(cuts):
-            yield first_row + start, chunk.slice(start, end - start)
+        for start in range(0, len(chunk), _SLICE_ROWS):
+            yield first_row + start, _strings(chunk.slice(start, _SLICE_ROWS))
         first_row += len(chunk)
