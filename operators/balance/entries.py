@@ -1,153 +1,142 @@
-"""Lists of entries for balancing: from the pool itself, from WordNet, or from a file.
+"""A list of entries from several sources, in the order and by the rules of MetaCLIP's `build_metadata.py`.
 
-MetaCLIP's published list (Xu et al., "Demystifying CLIP Data", section 3.1) joins WordNet, frequent words, word pairs
-of high pointwise mutual information, and titles, the last three of Wikipedia. The same rules applied to the pool's own
-texts need no other source and fit pools of any size and language that writes spaces.
-
-A list depends on its source alone, order included, and `fingerprint` tells two lists apart. Lists made here hold no
-entry twice; a file is taken as it is, for the published test counts duplicates.
+WordNet's names, words, pairs and titles are joined in this order. An entry that stands already, for its language or
+for all, is not added again; neither is one of punctuation alone, or one of more than 256 characters (MetaCLIP 2's
+limit). A list that somebody hands in is taken as it is, with its duplicates, for the published match test counts each
+of equal entries; only what an earlier source gave is left out.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from corpusmith.operators.balance.matching import space_texts
-from corpusmith.operators.duck import spilling
-from corpusmith.schemas.errors import UserError
+from corpusmith.operators.balance.entry_files import SCHEMA
+from corpusmith.operators.balance.wordnet import NUMBERS, wordnet_entries
+from corpusmith.operators.balance.words import PUNCTUATION
 
-WORDNET_FOLDER = "/usr/share/wordnet"
-"""Where Debian's package wordnet-base puts WordNet."""
+MAX_CHARS = 256
+NUMBER, WORDNET, LISTED = "number", "wordnet", "list"
 
-_WORDNET_FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
-_ADJECTIVE_MARK = re.compile(r"\((a|p|ip)\)$")
-_LETTER_OR_DIGIT = r"[\pL\pN]"
-_GRAMS = pa.schema([pa.field("gram", pa.large_string())])
+_PUNCTUATION_ALONE = f"^[{re.escape(PUNCTUATION)}]*$"
+_BETWEEN = "\0"
 
 
-def fingerprint(entries: Iterable[str]) -> str:
-    """sha256 of a list, order included; entries are length-prefixed, so no two lists give the same bytes."""
-    digest = hashlib.sha256()
-    for entry in entries:
-        raw = entry.encode()
-        digest.update(b"%d;" % len(raw))
-        digest.update(raw)
-    return digest.hexdigest()
-
-
-def pool_entries(texts: Iterable[pa.Array], *, min_count: int, min_pmi: float, scratch_dir: str) -> list[str]:
-    """Words and word pairs of the texts.
-
-    Tokens are those of the match test; a word is a token with a letter or a digit, a pair two words with one space
-    between them. Pairs are weighed by log2(p(ab) / (p(a) p(b))), p being shares of all words and of all pairs.
+@dataclass(frozen=True)
+class Part:
+    """The entries of one source.
 
     Args:
-        texts: batches of strings, in any order; nulls are skipped.
-        min_count: occurrences that a word or a pair needs.
-        min_pmi: bits that a pair needs.
-        scratch_dir: where the counts are spilled to.
-
-    Returns:
-        Words, then pairs, each by falling count, equals in byte order.
+        table: of some columns of `entry_files.SCHEMA`, `entry`, `source` and `language` among them.
+        is_listed: whether it is a list that was handed in, to be taken as it is.
     """
-    totals = [0, 0]
 
-    def grams() -> Iterator[pa.RecordBatch]:
-        for batch in texts:
-            for i, strings in enumerate(_words_and_pairs(batch)):
-                totals[i] += len(strings)
-                yield pa.record_batch([strings], schema=_GRAMS)
-
-    with spilling(pa.RecordBatchReader.from_batches(_GRAMS, grams()), scratch_dir) as connection:
-        counted = connection.sql(
-            f"SELECT gram, count(*) AS count FROM stream GROUP BY gram HAVING count(*) >= {min_count} "
-            "ORDER BY count DESC, gram"
-        ).to_arrow_table()
-    return _weighed(counted.column("gram"), counted.column("count").to_numpy(), totals, min_pmi)
+    table: pa.Table
+    is_listed: bool = False
 
 
-def _words_and_pairs(texts: pa.Array) -> tuple[pa.Array, pa.Array]:
-    lists = pc.split_pattern(space_texts(texts).drop_null(), " ")
-    tokens, texts_of = lists.flatten(), pc.list_parent_indices(lists)
-    is_word = pc.match_substring_regex(tokens, _LETTER_OR_DIGIT)
-    first, second = tokens.slice(0, max(len(tokens) - 1, 0)), tokens.slice(1)
-    is_pair = pc.and_(is_word.slice(0, len(first)), is_word.slice(1))
-    is_pair = pc.and_(is_pair, pc.equal(texts_of.slice(0, len(first)), texts_of.slice(1)))
-    space = pa.scalar(" ", pa.large_string())
-    return tokens.filter(is_word), pc.binary_join_element_wise(first.filter(is_pair), second.filter(is_pair), space)
-
-
-def _weighed(grams: pa.ChunkedArray, counts: np.ndarray, totals: list[int], min_pmi: float) -> list[str]:
-    """Words and the pairs that weigh enough; a pair has one space, a word none."""
-    is_pair = pc.match_substring(grams, " ").to_numpy()
-    words, pairs = grams.filter(pa.array(~is_pair)), grams.filter(pa.array(is_pair))
-    word_counts = counts[~is_pair]
-    parts = pc.split_pattern(pairs, " ")
-    sides = [pc.index_in(pc.list_element(parts, i), value_set=words.combine_chunks()).to_numpy() for i in (0, 1)]
-    expected = word_counts[sides[0]] / totals[0] * (word_counts[sides[1]] / totals[0]) if len(pairs) else np.zeros(0)
-    pmi_bits = np.log2(counts[is_pair] / max(totals[1], 1) / expected)
-    return [*words.to_pylist(), *pairs.filter(pa.array(pmi_bits >= min_pmi)).to_pylist()]
-
-
-def wordnet_entries(folder: str = WORDNET_FOLDER) -> list[str]:
-    """Names of WordNet's synsets, and the numbers 0 to 99.
-
-    A synset is named by its first lemma in lower case, underscores made spaces, cut before the first full stop. On
-    WordNet 3.0 these are 86,654 entries, as many as the published list has from there.
+@dataclass(frozen=True)
+class Joined:
+    """A list made of several.
 
     Args:
-        folder: holds data.noun, data.verb, data.adj, data.adv.
+        table: of `entry_files.SCHEMA`.
+        left_out: why → how many entries.
+    """
+
+    table: pa.Table
+    left_out: Counter[str]
+
+
+def numbers_part() -> Part:
+    """The numbers 0 to 99, which every list of MetaCLIP has, for all languages."""
+    return Part(_named(list(map(str, range(NUMBERS))), NUMBER, None))
+
+
+def wordnet_part(folder: str, language: str | None) -> Part:
+    """The numbers, and names of WordNet's synsets for a language, None for all; see `wordnet.wordnet_entries`.
 
     Raises:
         UserError: WordNet is not there.
     """
-    names: dict[str, None] = {}
-    for name in _WORDNET_FILES:
-        try:
-            lines = (Path(folder) / name).read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            hint = "install WordNet (Debian: wordnet-base), set wordnet_path, or use entries: pool"
-            raise UserError(f"WordNet cannot be read: {error}", where=folder, hint=hint) from error
-        names.update((_synset_name(line), None) for line in lines if line[:1].isdigit())
-    names.update((str(number), None) for number in range(100))
-    return [name for name in names if name]
+    names = wordnet_entries(folder)[NUMBERS:]
+    return Part(pa.concat_tables([numbers_part().table, _named(names, WORDNET, language)]))
 
 
-def _synset_name(line: str) -> str:
-    """Name of a synset; its line begins `offset lex_filenum ss_type w_cnt word`."""
-    lemma = _ADJECTIVE_MARK.sub("", line.split(" ", 5)[4])
-    return lemma.lower().replace("_", " ").partition(".")[0]
+def listed_part(texts: pa.Array, languages: pa.Array | None, language: str | None) -> Part:
+    """A list as it was handed in; `language` is for entries that name none."""
+    named = pa.nulls(len(texts), pa.string()) if languages is None else languages.cast(pa.string())
+    filled = named if language is None else pc.fill_null(named, language)
+    return Part(_named(texts, LISTED, filled), is_listed=True)
 
 
-def read_entries(path: str) -> list[str]:
-    """Entries from a file: a JSON list of strings (.json), or one entry a line (.txt; empty lines are skipped).
+def _named(entries: Sequence[str] | pa.Array, source: str, languages: str | pa.Array | None) -> pa.Table:
+    """Entries of one source, with one language, or one each."""
+    if not isinstance(languages, pa.Array):
+        languages = pa.repeat(pa.scalar(languages, pa.string()), len(entries))
+    texts = entries if isinstance(entries, pa.Array) else pa.array(entries, pa.large_string())
+    return pa.table({"entry": texts, "source": pa.repeat(source, len(entries)), "language": languages})
+
+
+def join(parts: Sequence[Part], max_chars: int = MAX_CHARS) -> Joined:
+    """Join the entries of sources, in their order.
 
     Args:
-        path: a local file, or a URL such as s3://bucket/entries.json; UTF-8.
-
-    Raises:
-        UserError: the file cannot be read, or is no such list.
+        parts: one for each source.
+        max_chars: characters of an entry at most, but for lists that were handed in.
     """
-    try:
-        fs, inner = fsspec.core.url_to_fs(path)
-        text = fs.cat_file(inner).decode("utf-8-sig")
-        entries = json.loads(text) if path.endswith(".json") else text.replace("\r\n", "\n").split("\n")
-    except (OSError, ImportError, ValueError) as error:
-        raise UserError(f"entries cannot be read: {error}", where=path) from error
-    if not isinstance(entries, list) or not all(map(_is_text, entries)):
-        raise UserError("not a list of strings", where=path, hint='write ["cat", "New York"]')
-    return entries if path.endswith(".json") else [entry for entry in entries if entry]
+    left_out: Counter[str] = Counter()
+    taken: list[pa.Table] = [SCHEMA.empty_table()]
+    seen = pa.chunked_array([], pa.large_string())
+    for part in parts:
+        table = _completed(part.table)
+        if not part.is_listed:
+            table = _proper(table, max_chars, left_out)
+        own, general = _keys(table, by_language=True), _keys(table, by_language=False)
+        is_new = pc.invert(pc.or_(pc.is_in(own, value_set=seen), pc.is_in(general, value_set=seen)))
+        if not part.is_listed:
+            is_new = pc.and_(is_new, _first_of_each(own))
+        new = table.filter(is_new)
+        left_out["there already"] += table.num_rows - new.num_rows
+        taken.append(new)
+        seen = pa.chunked_array([*seen.chunks, *own.filter(is_new).chunks], pa.large_string())
+    return Joined(pa.concat_tables(taken).combine_chunks(), +left_out)
 
 
-def _is_text(value: object) -> bool:
-    """Whether a value is a string of whole characters: JSON can write half of one."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+def _completed(part: pa.Table) -> pa.Table:
+    columns = [
+        part.column(field.name) if field.name in part.column_names else pa.nulls(part.num_rows, field.type)
+        for field in SCHEMA
+    ]
+    return pa.table(columns, names=SCHEMA.names).cast(SCHEMA)
+
+
+def _proper(table: pa.Table, max_chars: int, left_out: Counter[str]) -> pa.Table:
+    entries = pc.utf8_trim_whitespace(table.column("entry"))
+    is_plain = pc.match_substring_regex(entries, _PUNCTUATION_ALONE)
+    is_long = pc.greater(pc.utf8_length(entries), max_chars)
+    left_out["punctuation alone"] += pc.sum(is_plain.cast(pa.int64())).as_py() or 0
+    left_out[f"longer than {max_chars} characters"] += pc.sum(is_long.cast(pa.int64())).as_py() or 0
+    return table.set_column(0, SCHEMA.field(0), entries).filter(pc.invert(pc.or_(is_plain, is_long)))
+
+
+def _keys(table: pa.Table, *, by_language: bool) -> pa.ChunkedArray:
+    """What makes an entry the same as another: its text, and its language or none."""
+    languages = pc.fill_null(table.column("language"), "").cast(pa.large_string())
+    named = languages if by_language else pa.scalar("", pa.large_string())
+    return pc.binary_join_element_wise(table.column("entry"), named, pa.scalar(_BETWEEN, pa.large_string()))
+
+
+def _first_of_each(keys: pa.ChunkedArray) -> pa.Array:
+    """Whether a key is the first of its like."""
+    order = pa.table({"key": keys, "place": np.arange(len(keys))})
+    places = order.group_by("key").aggregate([("place", "min")]).column("place_min").to_numpy()
+    is_first = np.zeros(len(keys), np.bool_)
+    is_first[places] = True
+    return pa.array(is_first)

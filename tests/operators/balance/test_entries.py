@@ -1,143 +1,88 @@
-"""Lists of entries: counted like a plain loop does, read from WordNet's own format, and refused when they are none."""
+"""Lists joined of several sources: in their order, nothing twice but what a list itself has twice."""
 
 from __future__ import annotations
 
-import json
-import math
-import random
-from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from wordnet_files import write_wordnet
 
-from corpusmith.operators.balance import entries as lists
-from corpusmith.operators.balance.entries import fingerprint, pool_entries, read_entries, wordnet_entries
-from corpusmith.operators.balance.matching import Matcher, space_text
-from corpusmith.schemas.errors import UserError
+from corpusmith.operators.balance.entries import Part, join, listed_part, numbers_part, wordnet_part
+from corpusmith.operators.balance.entry_files import SCHEMA
+from corpusmith.operators.balance.words import PUNCTUATION
 
-DATA_NOUN = """\
-  1 This software and database is being provided to you, the LICENSEE, by
-  2 Princeton University under the following license.
-00001740 03 n 01 entity 0 003 ~ 00001930 n 0000 ~ 00002137 n 0000 ~ 04424418 n 0000 | that which is perceived
-00001930 03 n 01 physical_entity 0 001 @ 00001740 n 0000 | an entity that has physical existence
-02084071 05 n 03 dog 0 domestic_dog 0 Canis_familiaris 0 001 @ 02083346 n 0000 | a member of the genus Canis
-09119277 15 n 02 New_York 1 New_York_City 0 001 @ 08524735 n 0000 | the largest city
-09128000 15 n 02 St._Louis 0 Gateway_to_the_West 0 001 @ 08524735 n 0000 | the largest city in Missouri
-02942460 06 n 01 .22_caliber 0 000 | a rifle
-"""
-DATA_ADJ = """\
-00003131 00 a 01 adducent(a) 0 000 | especially of muscles
-00003356 00 s 02 nascent(ip) 0 emergent 0 000 | being born
-01113636 00 s 01 entity 0 000 | the same name again
-"""
-
-
-def naive_pool_entries(texts: list[str | None], min_count: int, min_pmi: float) -> list[str]:
-    """The rule, one token at a time."""
-    words: Counter[str] = Counter()
-    pairs: Counter[str] = Counter()
-    for text in texts:
-        tokens = space_text(text).split(" ") if text is not None else []
-        is_word = [any(character.isalnum() for character in token) for token in tokens]
-        words.update(token for token, known in zip(tokens, is_word, strict=True) if known)
-        pairs.update(f"{tokens[i]} {tokens[i + 1]}" for i in range(len(tokens) - 1) if is_word[i] and is_word[i + 1])
-    shares = {word: count / words.total() for word, count in words.items()}
-
-    def pmi_bits(pair: str) -> float:
-        first, second = pair.split(" ")
-        return math.log2(pairs[pair] / pairs.total() / (shares[first] * shares[second]))
-
-    def ranked(counter: Counter[str]) -> list[str]:
-        frequent = [gram for gram, count in counter.items() if count >= min_count]
-        return sorted(frequent, key=lambda gram: (-counter[gram], gram.encode()))
-
-    return [*ranked(words), *(pair for pair in ranked(pairs) if pmi_bits(pair) >= min_pmi)]
-
-
-def batches(texts: list[str | None], size: int) -> list[pa.Array]:
-    return [pa.array(texts[start : start + size], pa.string()) for start in range(0, len(texts), size)]
-
-
-TEXTS = st.lists(
-    st.none() | st.lists(st.sampled_from([*"aAbé7.-", "", "ab,", "\n"]), max_size=9).map(" ".join), max_size=9
+Entry = tuple[str, str | None]
+MAX_CHARS = 5
+ENTRIES = st.lists(
+    st.tuples(
+        st.sampled_from(["", "a", " a", "A", "b", "!", "?。", "-a", "aaaaa", "aaaaaa"]),
+        st.sampled_from([None, "en", "fr"]),
+    ),
+    max_size=8,
 )
+PARTS = st.lists(st.tuples(ENTRIES, st.booleans()), max_size=4)
 
 
-@given(TEXTS, st.integers(1, 3), st.sampled_from([-99.0, 0.3, 1.1]), st.integers(1, 9))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_pool_entries_are_the_rule(
-    tmp_path: Path, texts: list[str | None], min_count: int, min_pmi: float, size: int
-) -> None:
-    found = pool_entries(batches(texts, size), min_count=min_count, min_pmi=min_pmi, scratch_dir=str(tmp_path))
-    assert found == naive_pool_entries(texts, min_count, min_pmi)
+def part(entries: list[Entry], *, is_listed: bool) -> Part:
+    texts = pa.array([entry for entry, _ in entries], pa.large_string())
+    languages = pa.array([language for _, language in entries], pa.string())
+    if is_listed:
+        return listed_part(texts, languages, None)
+    sources = pa.array(["unigram"] * len(entries), pa.string())
+    return Part(pa.table({"entry": texts, "source": sources, "language": languages}))
 
 
-def test_pool_entries_match_their_pool(tmp_path: Path) -> None:
-    drawn = random.Random(5)
-    common = [f"w{k}" for k in range(40)]
-    texts: list[str | None] = []
-    for _ in range(600):
-        words = drawn.choices(common, k=6)
-        texts.append(" ".join([*words[:3], *(["New", "York,"] if drawn.random() < 0.1 else []), *words[3:]]))
-    found = pool_entries(batches(texts, 50), min_count=5, min_pmi=5.0, scratch_dir=str(tmp_path))
-    assert found[:40] == [word for word in found if word in common]
-    assert [entry for entry in found if " " in entry] == ["New York"]
-    drawn.shuffle(texts)
-    assert pool_entries(batches(texts, 70), min_count=5, min_pmi=5.0, scratch_dir=str(tmp_path)) == found
-    matches = Matcher(found).match(pa.array(texts))
-    assert set(matches.rows.tolist()) == set(range(600))
+def naive_join(parts: list[tuple[list[Entry], bool]]) -> tuple[list[Entry], int]:
+    taken: list[Entry] = []
+    for entries, is_listed in parts:
+        before = set(taken)
+        for text, language in entries:
+            entry = text if is_listed else text.strip()
+            if not is_listed and (len(entry) > MAX_CHARS or all(c in PUNCTUATION for c in entry)):
+                continue
+            seen = before if is_listed else set(taken)
+            # what stands for all languages before the source began stands for each
+            if (entry, language) not in seen and (entry, None) not in before:
+                taken.append((entry, language))
+    return taken, sum(len(entries) for entries, _ in parts) - len(taken)
 
 
-def write_wordnet(folder: Path) -> Path:
-    for name, text in {"data.noun": DATA_NOUN, "data.adj": DATA_ADJ, "data.verb": "", "data.adv": ""}.items():
-        (folder / name).write_text(text)
-    return folder
+@given(PARTS)
+@settings(deadline=None)
+def test_join_is_the_rule(parts: list[tuple[list[Entry], bool]]) -> None:
+    joined = join([part(entries, is_listed=is_listed) for entries, is_listed in parts], MAX_CHARS)
+    expected, left_out = naive_join(parts)
+    found = joined.table.select(["entry", "language"]).to_pylist()
+    assert [(row["entry"], row["language"]) for row in found] == expected
+    assert joined.left_out.total() == left_out
+    assert joined.table.schema == SCHEMA
 
 
-def test_wordnet_format(tmp_path: Path) -> None:
-    found = wordnet_entries(str(write_wordnet(tmp_path)))
-    numbers = [str(number) for number in range(100)]
-    assert found == ["entity", "physical entity", "dog", "new york", "st", "adducent", "nascent", *numbers]
+def test_sources_in_the_published_order(tmp_path: Path) -> None:
+    write_wordnet(tmp_path)
+    own = part([("7", "en"), ("dog", "en"), ("Dog", "en"), ("dog", "fr")], is_listed=False)
+    joined = join([wordnet_part(str(tmp_path), "en"), own])
+    rows = joined.table.to_pylist()
+    assert [row["entry"] for row in rows[:101]] == [*map(str, range(100)), "entity"]
+    assert {row["language"] for row in rows[:100]} == {None}
+    assert {row["language"] for row in rows[100:-2]} == {"en"}
+    assert [(row["entry"], row["language"], row["source"]) for row in rows[-2:]] == [
+        ("Dog", "en", "unigram"),
+        ("dog", "fr", "unigram"),
+    ]
+    assert joined.left_out == {"there already": 2}
 
 
-def test_wordnet_missing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="wordnet-base"):
-        wordnet_entries(str(tmp_path))
+def test_a_language_for_lists_that_name_none() -> None:
+    texts = pa.array(["cat", "chat", "cat"], pa.large_string())
+    named = listed_part(texts, pa.array([None, "fr", None], pa.string()), "en")
+    assert named.table.column("language").to_pylist() == ["en", "fr", "en"]
+    assert listed_part(texts, None, "en").table.column("language").to_pylist() == ["en"] * 3
+    assert join([named]).table.column("entry").to_pylist() == ["cat", "chat", "cat"]
 
 
-@pytest.mark.skipif(
-    not Path(lists.WORDNET_FOLDER, "data.noun").exists(), reason="Debian's wordnet-base is not installed"
-)
-def test_wordnet_itself_has_the_published_size() -> None:
-    assert len(wordnet_entries()) == 86_654
-
-
-def test_entries_from_files(tmp_path: Path) -> None:
-    text, listed = tmp_path / "entries.txt", tmp_path / "entries.json"
-    text.write_bytes("\ufeffcat\r\nNew York\n\n  two  \ncat\n\u2028".encode())
-    assert read_entries(str(text)) == ["cat", "New York", "  two  ", "cat", "\u2028"]
-    listed.write_text(json.dumps(["cat", "", "cat", "é"]))
-    assert read_entries(str(listed)) == ["cat", "", "cat", "é"]
-
-
-@pytest.mark.parametrize("content", [b"{}", b"[1]", b"[", b"[null]", b'["\\ud800"]', b"\xff\xfe\xff", b'"cat"'])
-def test_files_that_are_no_lists(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "entries.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        read_entries(str(path))
-    assert caught.value.where == str(path)
-
-
-def test_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
-        read_entries(str(tmp_path / "entries.txt"))
-
-
-def test_fingerprint_tells_lists_apart() -> None:
-    different = [[], [""], ["", ""], ["ab"], ["a", "b"], ["b", "a"], ["a;b"], ["a", "b", "b"], ["1;a"]]
-    assert len({fingerprint(entries) for entries in different}) == len(different)
-    assert fingerprint(["a", "b"]) == fingerprint(["a", "b"])
+def test_nothing_to_join() -> None:
+    assert join([]).table.num_rows == 0
+    assert join([numbers_part(), numbers_part()]).table.num_rows == 100
