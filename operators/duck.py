@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from corpusmith.schemas.errors import UserError
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -30,14 +32,33 @@ def spilling(stream: pa.RecordBatchReader, scratch_dir: str) -> Iterator[duckdb.
     Args:
         stream: the rows, in any order.
         scratch_dir: a local folder for spilling.
+
+    Raises:
+        UserError: the one that the stream raised, which DuckDB makes an error of its own.
     """
     import duckdb
+
+    raised: list[UserError] = []
 
     limits = {"memory_limit": f"{MEMORY_BYTES}B", "threads": THREADS, "preserve_insertion_order": "false"}
     with duckdb.connect(":memory:", config=limits | {"temp_directory": scratch_dir}) as connection:
         connection.execute("SET enable_external_access = false")
-        connection.register("stream", stream)
-        yield connection
+        connection.register("stream", pa.RecordBatchReader.from_batches(stream.schema, _noting(stream, raised)))
+        try:
+            yield connection
+        except duckdb.Error as error:
+            if raised:
+                raise raised[0] from error
+            raise
+
+
+def _noting(stream: pa.RecordBatchReader, raised: list[UserError]) -> Iterator[pa.RecordBatch]:
+    """The stream, and what it raises kept."""
+    try:
+        yield from stream
+    except UserError as error:
+        raised.append(error)
+        raise
 
 
 def renamed(

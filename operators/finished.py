@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
@@ -31,7 +30,7 @@ def corpora_sha256(corpora: Sequence[str]) -> str:
     Raises:
         UserError: one of them is no finished corpus.
     """
-    digests = sorted(_content(_manifest(corpus)[1]) for corpus in corpora)
+    digests = sorted(_content(_finished(corpus)[2]) for corpus in corpora)
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -46,12 +45,14 @@ def samples(corpora: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Recor
         UserError: one of them is no finished corpus, or its samples lack a column.
     """
     for corpus in corpora:
-        fs, manifest = _manifest(corpus)
-        root = fs._strip_protocol(corpus.rstrip("/"))
-        paths = [path for shard in manifest.shards for path in shard.files if path.endswith(".parquet")]
-        for path in paths:
-            with fs.open(f"{root}/{path}", "rb") as file:
-                yield from _read(pq.ParquetFile(file), corpus, manifest.corpus, columns)
+        fs, root, manifest = _finished(corpus)
+        for path in (path for shard in manifest.shards for path in sorted(shard.files) if path.endswith(".parquet")):
+            try:
+                with fs.open(f"{root}/{path}", "rb") as file:
+                    yield from _read(pq.ParquetFile(file), corpus, manifest.corpus, columns)
+            except (OSError, pa.ArrowInvalid) as error:
+                hint = f"`corpusmith verify {corpus}` tells what else it lacks"
+                raise UserError(f"{path} cannot be read: {error}", where=corpus, hint=hint) from error
 
 
 def _read(parquet: pq.ParquetFile, corpus: str, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -61,15 +62,14 @@ def _read(parquet: pq.ParquetFile, corpus: str, name: str, columns: Sequence[str
         hint = f"its samples have: {', '.join(sorted(parquet.schema_arrow.names))}"
         raise UserError(f"the corpus has no column {lacking[0]!r}", where=corpus, hint=hint)
     for batch in parquet.iter_batches(_BATCH_ROWS, columns=wanted):
-        named = pa.array([name] * batch.num_rows, pa.string())
-        yield batch.select(wanted).append_column(CORPUS, named)
+        yield batch.select(wanted).append_column(CORPUS, pa.repeat(pa.scalar(name, pa.string()), batch.num_rows))
 
 
-def _manifest(corpus: str) -> tuple[Any, Manifest]:
-    """The file system and the manifest of a corpus."""
+def _finished(corpus: str) -> tuple[Any, str, Manifest]:
+    """The file system, the folder there, and the manifest of a corpus."""
     try:
         fs, root = fsspec.core.url_to_fs(corpus.rstrip("/"))
-        return fs, Manifest.model_validate_json(fs.cat_file(str(PurePosixPath(root) / MANIFEST_PATH)))
+        return fs, root, Manifest.model_validate_json(fs.cat_file(f"{root}/{MANIFEST_PATH}"))
     except FileNotFoundError as error:
         hint = "give the folder of a corpus that a run has finished: it holds manifest.json"
         raise UserError("this is no finished corpus", where=corpus, hint=hint) from error

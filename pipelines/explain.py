@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from corpusmith.pipelines.storage import Storage
+from corpusmith.pipelines.twins import (
+    Duplicates,
+    FoundTwin,
+    duplicate_lines,
+    find_duplicates,
+    find_rows,
+    find_twin,
+    shard_row,
+    twin_facts,
+)
 from corpusmith.pipelines.verify import finished_manifest
 from corpusmith.schemas.columns import PARENT, ROOT, UID, URL
 from corpusmith.schemas.errors import UserError
@@ -29,11 +36,15 @@ class Explanation:
         ledger: its ledger row.
         shard: path of its shard's tar and its row there; None unless kept.
         children: uids of the samples that it was split into.
+        twin: the sample that stands in its place, where it was dropped as a duplicate.
+        duplicates: the rows that were dropped as its duplicates.
     """
 
     ledger: dict[str, Any]
     shard: tuple[str, dict[str, Any]] | None
     children: tuple[str, ...]
+    twin: FoundTwin | None
+    duplicates: Duplicates
 
 
 def explain(corpus: Storage, wanted: str) -> list[Explanation]:
@@ -51,11 +62,9 @@ def explain(corpus: Storage, wanted: str) -> list[Explanation]:
     is_uid = _is_uid(wanted)
     keys = [(UID.name, wanted.lower())] if is_uid else [("url_hash", url_hash(wanted)), (URL.name, wanted)]
     for column, value in keys:
-        rows = _find(corpus, list(manifest.ledger), column, value)
+        rows = find_rows(corpus, list(manifest.ledger), column, value)
         if rows:
-            return [
-                Explanation(row, _shard_row(corpus, manifest, row), _children(corpus, manifest, row)) for row in rows
-            ]
+            return [_explained(corpus, manifest, row) for row in rows]
     raise UserError(
         f"no sample of this corpus has that {'uid' if is_uid else 'URL'}",
         where=corpus.root,
@@ -71,6 +80,17 @@ def explanation_lines(explanation: Explanation) -> Iterator[str]:
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         yield f"  {name:<{width}}  {value}"
+    yield from (f"    {line}" for line in duplicate_lines(explanation.duplicates))
+
+
+def _explained(corpus: Storage, manifest: Manifest, row: dict[str, Any]) -> Explanation:
+    return Explanation(
+        row,
+        shard_row(corpus, manifest, row),
+        _children(corpus, manifest, row),
+        find_twin(corpus, manifest, row),
+        find_duplicates(corpus, manifest, row[UID.name]),
+    )
 
 
 def _facts(explanation: Explanation) -> Iterator[tuple[str, Any]]:
@@ -85,36 +105,20 @@ def _facts(explanation: Explanation) -> Iterator[tuple[str, Any]]:
         yield "shard", f"{tar}, key {sample['key']}"
         shown = {"key", "status", *row}
         yield from ((name, value) for name, value in sample.items() if value is not None and name not in shown)
+    if explanation.twin is not None:
+        yield from twin_facts(explanation.twin)
+    if (count := explanation.duplicates.count) > 0:
+        yield (
+            "stands for",
+            "1 row, dropped as its duplicate:" if count == 1 else f"{count} rows, dropped as its duplicates:",
+        )
 
 
 def _is_uid(text: str) -> bool:
     return len(text) == UID_HEX_DIGITS and all(c in "0123456789abcdef" for c in text.lower())
 
 
-def _find(corpus: Storage, paths: Sequence[str], column: str, value: Any) -> list[dict[str, Any]]:
-    """Rows of Parquet files whose `column` has the value; one column is read, and whole rows where it is found."""
-    found: list[dict[str, Any]] = []
-    for path in paths:
-        with corpus.parquet(path) as file:
-            for group in range(file.num_row_groups):
-                hit = pc.equal(file.read_row_group(group, [column]).column(column), pa.scalar(value))
-                if pc.any(hit).as_py():
-                    found += file.read_row_group(group).filter(hit).to_pylist()
-    return found
-
-
-def _shard_row(corpus: Storage, manifest: Manifest, row: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    if row["fate"] != Fate.KEPT:
-        return None
-    for shard in manifest.shards:
-        tar = next(path for path in shard.files if path.endswith(".tar"))
-        found = _find(corpus, [tar.removesuffix(".tar") + ".parquet"], UID.name, row[UID.name])
-        if found:
-            return tar, found[0]
-    return None
-
-
 def _children(corpus: Storage, manifest: Manifest, row: dict[str, Any]) -> tuple[str, ...]:
     if row["fate"] != Fate.SPLIT:
         return ()
-    return tuple(r[UID.name] for r in _find(corpus, list(manifest.ledger), PARENT.name, row[UID.name]))
+    return tuple(r[UID.name] for r in find_rows(corpus, list(manifest.ledger), PARENT.name, row[UID.name]))

@@ -6,6 +6,7 @@ the twin: `LABEL: of UID (MEASURE)`, and `LABEL: of UID in CORPUS (MEASURE)` whe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 
 from corpusmith.schemas.columns import UID, Column
 from corpusmith.schemas.fates import Fate
+from corpusmith.schemas.identity import UID_HEX_DIGITS
 
 DEDUP_GROUP = Column("dedup_group", pa.string(), "uid of the row that represents this row's group of duplicates")
 DEDUP_SIZE = Column("dedup_size", pa.int64(), "rows in this row's group of duplicates, itself included", "rows")
@@ -29,7 +31,28 @@ _SCHEMA = pa.schema(
     ]
 )
 
+_TWIN = re.compile(rf": of ([0-9a-f]{{{UID_HEX_DIGITS}}})(?: in (\S+))?(?: \(.*\))?\Z")
+
 Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The row that represents a dropped row's group.
+
+    Args:
+        uid: of it.
+        corpus: name of the finished corpus that it belongs to; None for the pool that the row comes from.
+    """
+
+    uid: str
+    corpus: str | None = None
+
+    @classmethod
+    def named_in(cls, reason: str | None) -> Twin | None:
+        """The twin that a rejected row's reason names, if it does."""
+        found = _TWIN.search(reason or "")
+        return cls(found[1], found[2]) if found is not None else None
 
 
 @dataclass(frozen=True)
@@ -109,12 +132,3 @@ def _joined(*parts: pa.Array | str) -> pa.Array:
 def _wrapped(before: str, texts: pa.Array, after: str) -> pa.Array:
     """Texts between two others; an empty text where there is none."""
     return pc.fill_null(_joined(before, texts, after), "")
-
-
-def summary(decisions: pa.Table) -> dict[str, Any]:
-    """Counts for the report, from decisions with both columns."""
-    rejected = pc.sum(pc.equal(decisions.column("fate"), Fate.REJECTED.value)).as_py() or 0
-    failed = pc.sum(pc.equal(decisions.column("fate"), Fate.FAILED.value)).as_py() or 0
-    groups = decisions.num_rows - rejected - failed
-    largest = pc.max(decisions.column(DEDUP_SIZE.name)).as_py() or 0
-    return {"rows": decisions.num_rows, "groups": groups, "dropped": rejected, "failed": failed, "largest": largest}

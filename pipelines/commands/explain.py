@@ -19,6 +19,9 @@ def explain(
 ) -> None:
     """Tell what became of a sample, and why.
 
+    A sample dropped as a duplicate is shown with its twin, in this corpus or in another, and that one with the rows
+    that it stands for.
+
     \b
     Examples:
       corpusmith explain corpus https://example.org/cat.jpg

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import fakes  # noqa: F401 (registers operators)
@@ -11,6 +12,7 @@ from corpora import fates, run_recipe, write_rows
 
 from corpusmith.pipelines.explain import Explanation, explain, explanation_lines
 from corpusmith.pipelines.storage import Storage
+from corpusmith.pipelines.twins import SHOWN_DUPLICATES
 from corpusmith.schemas.errors import UserError
 
 SECRET = "s3cr3t"
@@ -101,6 +103,60 @@ def test_no_secret_leaves_the_work_folder(corpus: Path) -> None:
     for uid in fates(corpus):
         for found in explain(Storage(str(corpus)), uid):
             assert SECRET not in text(found)
+
+
+@pytest.fixture(scope="module")
+def deduplicated(tmp_path_factory: pytest.TempPathFactory, calls_path: Path) -> Path:
+    """A corpus of 60 rows under 4 captions, of which one in ten has a URL that fails, and a second deduplication."""
+    folder = tmp_path_factory.mktemp("deduplicated")
+    write_rows(folder / "in.parquet", range(60), url=url_of, caption=lambda i: f"caption {min(i % 20, 3)}")
+    steps = [{"dedup.exact": {"on": ["caption"]}}, {"fake_fetch": {"size": 64}}, {"keep": "caption <> 'caption 0'"}]
+    recipe = {"corpus": "x", "input": {"path": str(folder / "in.parquet")}, "steps": steps}
+    run_recipe(json.dumps(recipe), folder / "corpus")
+    return folder / "corpus"
+
+
+def test_a_duplicate_shows_its_twin(deduplicated: Path) -> None:
+    rows = fates(deduplicated)
+    for uid, row in rows.items():
+        if row["step"] != "dedup.exact":
+            continue
+        (found,) = explain(Storage(str(deduplicated)), uid)
+        told = text(found)
+        twin = rows[row["reason"].rpartition(" ")[2]]
+        assert f"twin            {twin['uid']}, {twin['fate']} in this corpus" in told or twin["fate"] != "kept"
+        assert twin["url"] in told
+        if twin["fate"] == "kept":
+            assert found.twin is not None
+            assert found.twin.shard is not None
+            assert f"twin's caption  {found.twin.shard[1]['caption']}" in told
+        else:
+            assert re.search(rf"twin's reason +{re.escape(twin['reason'])}", told)
+        assert SECRET not in told
+
+
+def test_a_representative_shows_what_it_stands_for(deduplicated: Path) -> None:
+    rows = fates(deduplicated)
+    stand = {uid for uid, row in rows.items() if row["step"] != "dedup.exact"}
+    assert len(stand) == 4
+    for uid in stand:
+        (found,) = explain(Storage(str(deduplicated)), uid)
+        dropped = sorted(u for u, row in rows.items() if (row["reason"] or "").endswith(f": of {uid}"))
+        assert found.duplicates.count == len(dropped) >= 2
+        assert [row["uid"] for row in found.duplicates.first] == dropped[:SHOWN_DUPLICATES]
+        told = text(found)
+        assert f"{len(dropped)} rows, dropped as its duplicates:" in told
+        assert f"    {dropped[0]}  duplicate caption  {rows[dropped[0]]['url']}" in told
+        assert ("more" in told.splitlines()[-1]) == (len(dropped) > SHOWN_DUPLICATES)
+        assert SECRET not in told
+
+
+def test_rows_without_duplicates_say_nothing_of_them(corpus: Path) -> None:
+    (found,) = explain(Storage(str(corpus)), first(corpus, "kept"))
+    assert found.twin is None
+    assert found.duplicates.count == 0
+    assert "twin" not in text(found)
+    assert "stands for" not in text(found)
 
 
 @pytest.mark.parametrize("unknown", ["0" * 32, "http://web/nowhere", "", "kept"])
