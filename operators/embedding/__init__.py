@@ -1,0 +1,1 @@
+"""Embeddings: read as unit vectors, joined from files, clustered."""
