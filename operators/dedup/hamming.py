@@ -1,158 +1,178 @@
-"""Groups of 64-bit hashes that are connected by steps of a few bits, found exactly and without looking at all pairs.
+"""Hashes of 64 or 256 bits that differ in few: their groups, and the nearest of them, exactly and not by all pairs.
 
-Pigeonhole, in the form of Manku, Jain and Das Sarma ("Detecting Near-Duplicates for Web Crawling", WWW 2007, section
-3): cut the bits into `bands`; two hashes that differ in at most `radius` bits are equal in at least `bands - radius` of
-the bands. So for each choice of that many bands, sort by their bits and compare within runs of equals. More bands mean
-more sorts and fewer comparisons by chance; the number of hashes says which number is cheapest.
+Multi-index hashing (Norouzi, Punjani, Fleet, "Fast Exact Search in Hamming Space with Multi-Index Hashing", CVPR 2012,
+section 3): cut the bits into m bands, and let r = m s + a; two hashes that differ in at most r bits differ in at most s
+bits of one of the first a + 1 bands, or in at most s - 1 of one of the others. So for each band, sort by its bits and
+compare runs whose keys differ so little. The number of hashes says which m is cheapest; the fewest bits in which the
+hashes differ at all make up the bands.
 
-Real hashes cluster, and a run of a thousand has half a million pairs. So each member of a run is compared with the next
-few; by then most of a cluster is connected, and only members of different groups are left to be compared: all of them
-where the run is short, else by the same method again, with bands of the bits in which the run's members differ. Memory
-is a few numbers a hash, however many pairs there are.
+Real hashes cluster, and a run of a thousand has half a million pairs. So each run is covered by balls: a leader, and
+members that are its neighbours, all of one group therefore. Two balls are compared by their leaders alone where these
+are of one group already, or farther apart than radius and reach of both balls allow for any pair of their members. A
+dense cluster is one ball in each run and costs what its members cost. Memory is a few numbers a hash, however many
+pairs there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import reduce
-from itertools import combinations, pairwise
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
 from math import comb
 
 import numpy as np
+import numpy.typing as npt
 
-from corpusmith.operators.dedup.components import Components
+MAX_RADIUS = {64: 12, 256: 40}
+"""Bits of a hash → bits in which neighbours may differ at most: beyond, unrelated pictures are near by chance."""
 
-MAX_RADIUS = 12
+_MAX_KEY_BITS = 24
+_SORT_NS, _VISIT_NS, _PAIR_NS = 60.0, 10.0, 3.5
+"""Measured: sorting a hash, looking up a run, comparing two hashes."""
+_SHORT_CONTEXT = 2048
+"""Hashes of one context up to which all of them are one run."""
 
-_BITS = 64
-_FIRST_OTHERS = 32
-"""With how many others of its run a hash is compared before the run is sorted by group."""
-_SORT_COST = 20.0
-"""Of one hash in one table, as a multiple of comparing one pair; measured."""
-_ODD = np.uint64(0x9E3779B97F4A7C15)
-"""Spreads the numbers of contexts over all bits (the golden ratio's)."""
+Words = npt.NDArray[np.uint64]
+Ints = npt.NDArray[np.int64]
 
 
-def connected(hashes: np.ndarray, contexts: np.ndarray, radius: int) -> np.ndarray:
+def connected(hashes: Words, contexts: Ints, radius: int) -> Ints:
     """Number the groups of hashes that are connected within one context.
 
     Args:
-        hashes: (N,) uint64.
-        contexts: (N,) uint64; hashes of different contexts are never neighbours.
+        hashes: (N, W) uint64, W = 1 or 4; best without equals of one context, for which nothing is saved here.
+        contexts: (N,) integers; hashes of different contexts are never neighbours.
         radius: neighbours differ in at most so many bits, 0 to MAX_RADIUS.
 
     Returns:
         (N,) int64: for each hash the lowest position of its group.
     """
-    search = _Search(hashes, contexts, radius)
-    if len(hashes) > 1:
-        search.connect_near(np.arange(len(hashes)))
-    return search.groups.labels
+    from corpusmith.operators.dedup.hamming_kernels import connect_within, flatten
+
+    parents = np.arange(len(hashes))
+    order = np.argsort(contexts, kind="stable")
+    edges = np.flatnonzero(np.diff(contexts[order])) + 1
+    bounds = np.concatenate([[0], edges, [len(order)]])
+    is_long = np.diff(bounds) > _SHORT_CONTEXT
+    if not is_long.all():
+        in_short = order[np.repeat(~is_long, np.diff(bounds))]
+        starts = np.append(0, np.cumsum(np.diff(bounds)[~is_long]))
+        connect_within(hashes[in_short], in_short, starts, radius, parents)
+    for start, end in zip(bounds[:-1][is_long], bounds[1:][is_long], strict=True):
+        _connect(hashes, order[start:end], radius, parents)
+    flatten(parents)
+    return parents
 
 
-class _Search:
-    """Hashes, and the groups that are found among them."""
+class Nearest:
+    """Hashes in which the nearest of another hash is sought, within a radius.
 
-    def __init__(self, hashes: np.ndarray, contexts: np.ndarray, radius: int) -> None:
-        self.groups = Components(len(hashes))
-        self._hashes, self._contexts, self._radius = hashes, contexts, radius
+    Args:
+        hashes: (N, W) uint64.
+        radius: the nearest differs in at most so many bits.
+    """
 
-    def connect_near(self, rows: np.ndarray) -> None:
-        """Connect all neighbours among the hashes at these positions."""
-        bits = self._differing_bits(rows)
-        bands = _cheapest_bands(len(rows), len(bits), self._radius)
-        for mask in _masks(bits, bands, self._radius):
-            self._connect_equals(rows, mask)
-            labels = self.groups.labels[rows]
-            if (labels == labels[0]).all():
-                return
+    def __init__(self, hashes: Words, radius: int) -> None:
+        self._radius, self._tables = radius, []
+        for band in _bands(hashes, radius):
+            table = _sorted(hashes, band)
+            self._tables.append((band, hashes[table[0]], *table))
 
-    def _differing_bits(self, rows: np.ndarray) -> list[int]:
-        differing = int(np.bitwise_or.reduce(self._hashes[rows] ^ self._hashes[rows[0]]))
-        return [bit for bit in range(_BITS) if differing >> bit & 1]
-
-    def _connect_equals(self, rows: np.ndarray, mask: np.uint64) -> None:
-        """Connect all neighbours that are equal in the bits of the mask."""
-        total, others = len(rows), _FIRST_OTHERS
-        keys = (self._hashes[rows] & mask) ^ (self._contexts[rows] * _ODD)
-        order = np.argsort(keys)
-        rows, keys = rows[order], keys[order]
-        group_ends, run_ends = np.arange(1, total + 1), _ends(keys)
-        while (unfinished := self._compare(rows, group_ends, run_ends, others)).size:
-            open_ends = np.unique(run_ends[unfinished])
-            is_open = np.isin(run_ends, open_ends)
-            rows, keys = rows[is_open], keys[is_open]
-            if others > _FIRST_OTHERS:
-                is_left = ~self._search_long_runs(rows, _ends(keys), total)
-                rows, keys = rows[is_left], keys[is_left]
-                if not rows.size:
-                    return
-            labels = self.groups.labels[rows]
-            order = np.lexsort((labels, keys))
-            rows, keys, labels = rows[order], keys[order], labels[order]
-            group_ends, run_ends = _ends(keys, labels), _ends(keys)
-            others *= 4
-
-    def _search_long_runs(self, rows: np.ndarray, run_ends: np.ndarray, total: int) -> np.ndarray:
-        """Search runs by themselves where that costs less than all their pairs; a mask of those places."""
-        is_done = np.zeros(len(rows), bool)
-        ends = np.unique(run_ends)
-        for start, end in zip(np.append(0, ends[:-1]), ends, strict=True):
-            run = rows[start:end]
-            bits = len(self._differing_bits(run))
-            if len(run) < total and _cheapest_bands(len(run), bits, self._radius) > self._radius:
-                self.connect_near(run)
-                is_done[start:end] = True
-        return is_done
-
-    def _compare(self, rows: np.ndarray, group_ends: np.ndarray, run_ends: np.ndarray, others: int) -> np.ndarray:
-        """Compare each hash with so many that come behind its group in its run; connect those that are near.
+    def of(self, queries: Words) -> tuple[Ints, Ints]:
+        """For each query the position of the nearest hash, -1 where none is near enough, and how many bits it is off.
 
         Args:
-            rows: positions of hashes, in the order that is meant.
-            group_ends: for each place of the order where its known group ends.
-            run_ends: for each place of the order where its run ends.
-            others: comparisons for each hash at most.
+            queries: (Q, W) uint64.
 
         Returns:
-            Places that are not through with their run.
+            (Q,) positions, the lowest of equally near ones; (Q,) distances, radius + 1 where there is none.
         """
-        hashes, contexts = self._hashes[rows], self._contexts[rows]
-        left = np.flatnonzero(group_ends < run_ends)
-        for step in range(others):
-            right = group_ends[left] + step
-            is_near = np.bitwise_count(hashes[left] ^ hashes[right]) <= self._radius
-            is_near &= contexts[left] == contexts[right]
-            self.groups.connect(rows[left[is_near]], rows[right[is_near]])
-            left = left[right + 1 < run_ends[left]]
-            if not left.size:
-                break
-        return left
+        from corpusmith.operators.dedup.hamming_kernels import improve_nearest, keys_of
+
+        found, distances = np.full(len(queries), -1), np.full(len(queries), self._radius + 1)
+        for band, hashes, order, starts in self._tables:
+            keys = keys_of(queries, band.bits)
+            improve_nearest(queries, keys, hashes, order, starts, band.masks, found, distances)
+        return found, distances
 
 
-def _cheapest_bands(count: int, bits: int, radius: int) -> int:
-    """The number of bands that costs least for evenly spread hashes; `radius` means to compare all pairs."""
+@dataclass(frozen=True)
+class _Band:
+    """Some of the bits, and how many of them may differ.
 
-    def cost(bands: int) -> float:
-        pairs_by_chance = count**2 / 2 / 2.0 ** (bits * (bands - radius) / max(bands, 1))
-        return comb(bands, radius) * (_SORT_COST * count + pairs_by_chance)
+    Args:
+        bits: (B,) int64.
+        masks: (M,) int64: what a key may differ by, 0 first.
+    """
 
-    return min(range(radius, max(radius, min(2 * radius + 1, bits)) + 1), key=cost)
-
-
-def _masks(bits: Sequence[int], bands: int, radius: int) -> Iterator[np.uint64]:
-    """For each choice of `bands - radius` bands the bits that these hold, as a mask."""
-    edges = [len(bits) * i // max(bands, 1) for i in range(bands + 1)]
-    held = [sum(1 << bit for bit in bits[start:end]) for start, end in pairwise(edges)]
-    for chosen in combinations(held, bands - radius):
-        yield np.uint64(reduce(int.__or__, chosen, 0))
+    bits: Ints
+    masks: Ints
 
 
-def _ends(*sorted_by: np.ndarray) -> np.ndarray:
-    """For each place the end of the stretch of equals that it lies in."""
-    differs = np.zeros(len(sorted_by[0]), bool)
-    differs[-1] = True
-    for values in sorted_by:
-        differs[:-1] |= values[1:] != values[:-1]
-    ends = np.flatnonzero(differs) + 1
-    return np.repeat(ends, np.diff(ends, prepend=0))
+def _connect(hashes: Words, rows: Ints, radius: int, parents: Ints) -> None:
+    """Connect all neighbours among the hashes at these positions."""
+    from corpusmith.operators.dedup.hamming_kernels import connect_across, connect_within
+
+    chosen = hashes[rows]
+    for band in _bands(chosen, radius):
+        order, starts = _sorted(chosen, band)
+        ordered, numbers = chosen[order], rows[order]
+        balls = connect_within(ordered, numbers, starts, radius, parents)
+        if len(band.masks) > 1:
+            connect_across(ordered, numbers, starts, band.masks[1:], radius, parents, balls)
+
+
+def _sorted(hashes: Words, band: _Band) -> tuple[Ints, Ints]:
+    from corpusmith.operators.dedup.hamming_kernels import keys_of, sorted_by
+
+    return sorted_by(keys_of(hashes, band.bits), len(band.bits))
+
+
+def _bands(hashes: Words, radius: int) -> list[_Band]:
+    """The cheapest bands for these hashes; one of no bits at all where all pairs are cheapest."""
+    differing = _differing_bits(hashes)
+    counts = [0, *range(1, min(len(differing), 2 * radius + 2) + 1)]
+    return list(_cut(differing, min(counts, key=lambda m: _cost(len(hashes), len(differing), radius, m)), radius))
+
+
+def _differing_bits(hashes: Words) -> Ints:
+    """The bits in which not all hashes are equal."""
+    if not len(hashes):
+        return np.zeros(0, np.int64)
+    differing = np.bitwise_or.reduce(hashes ^ hashes[0], axis=0)
+    return np.array([64 * w + bit for w, word in enumerate(differing.tolist()) for bit in range(64) if word >> bit & 1])
+
+
+def _widths(bits: int, radius: int, bands: int) -> Iterator[tuple[int, int]]:
+    """For each band that is of use, how many bits it has and in how many of them keys may differ."""
+    each, left = divmod(radius, bands)
+    for band in range(bands):
+        allowed = each if band <= left else each - 1
+        if allowed >= 0:
+            yield len(range(band, bits, bands)), allowed
+
+
+def _cost(count: int, bits: int, radius: int, bands: int) -> float:
+    """Nanoseconds for evenly spread hashes."""
+    if bands == 0:
+        return _PAIR_NS * count**2 / 2
+    cost = 0.0
+    for width, allowed in _widths(bits, radius, bands):
+        if width > _MAX_KEY_BITS:
+            return float("inf")
+        masks = sum(comb(width, k) for k in range(allowed + 1))
+        visits = min(count, 1 << width) * masks / 2 + (1 << width)
+        cost += _SORT_NS * count + _VISIT_NS * visits + _PAIR_NS * masks * count**2 / 2 / (1 << width)
+    return cost
+
+
+def _cut(bits: Ints, bands: int, radius: int) -> Iterator[_Band]:
+    """The bands; the bits are dealt, for neighbours among them may go together."""
+    if bands == 0:
+        yield _Band(np.zeros(0, np.int64), np.zeros(1, np.int64))
+        return
+    for band, (width, allowed) in enumerate(_widths(len(bits), radius, bands)):
+        masks = [
+            sum(1 << bit for bit in chosen) for k in range(allowed + 1) for chosen in combinations(range(width), k)
+        ]
+        yield _Band(bits[band::bands], np.array(masks, np.int64))

@@ -1,47 +1,58 @@
 """dedup.perceptual: of the pictures that look alike one goes on.
 
-Two pictures look alike whose 64-bit hashes differ in at most `radius` bits; a group is whatever is connected by such
-steps, so that it does not depend on any order, and the ends of a long chain may differ by more than `radius`. Who
-represents a group is fixed by the rows alone: the highest value of `prefer`, then the lowest uid.
+Two pictures look alike whose hashes differ in at most `radius` bits; a group is whatever is connected by such steps, so
+that it does not depend on any order, and the ends of a long chain may differ by more than `radius`. Who represents a
+group is fixed by the rows alone: a sample of a finished corpus before all (the lowest uid of several), then the highest
+value of `prefer`, then the lowest uid.
 
-DuckDB orders the rows by that rule and numbers the values of `only_if`, spilling where it must; from there on a row is
-a few integers. Equal hashes are one before neighbours are looked for.
+Equal hashes are one before neighbours are looked for, by `hamming`, exactly.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from corpusmith.operators.contract import Config as BaseConfig
 from corpusmith.operators.contract import Reduce, Reduced, Resources, Rows
-from corpusmith.operators.dedup.groups import DEDUP_GROUP, DEDUP_SIZE, summary
+from corpusmith.operators.dedup.groups import DEDUP_GROUP, DEDUP_SIZE, Grouping
 from corpusmith.operators.dedup.hamming import MAX_RADIUS, connected
 from corpusmith.operators.dedup.phash import PHASH
-from corpusmith.operators.duck import MEMORY_BYTES, quoted, renamed, spilling
-from corpusmith.schemas.columns import UID, Column
-from corpusmith.schemas.fates import Fate
+from corpusmith.operators.dedup.ranked_hashes import Ranked, Ranking
+from corpusmith.operators.duck import MEMORY_BYTES
+from corpusmith.operators.finished import corpora_sha256
+from corpusmith.schemas.columns import Column
+from corpusmith.schemas.errors import UserError
 
-_HASH_PATTERN = "[0-9a-fA-F]{16}"
-_SHOWN_LENGTH = 40
-_SLICE_ROWS = 1 << 20
+RADIUS = {64: 4, 256: 31}
+"""Bits of a hash → bits in which two may differ and look alike: PDQ's by its authors (ThreatExchange)."""
+
+_ODD = np.uint64(0x9E3779B97F4A7C15)
+"""Spreads numbers over all bits (the golden ratio's)."""
+
+Ints = npt.NDArray[np.int64]
 
 
-class Perceptual(Reduce, name="dedup.perceptual", version=1):
-    """Keep one of the pictures that look alike: whose 64-bit hashes are connected by steps of a few bits."""
+class Perceptual(Reduce, name="dedup.perceptual", version=2):
+    """Keep one of the pictures that look alike: whose hashes are connected by steps of a few bits."""
 
     class Config(BaseConfig):
         column: str = Field(
-            default=PHASH.name, description="column with the hash, 16 hex digits; a row without one fails"
+            default=PHASH.name,
+            description="column with the hash: 16 hex digits (phash) or 64 (pdq), whichever most rows have; a row "
+            "without one fails. Before PDQ's, keep: pdq_quality >= 50, as its authors advise",
         )
-        radius: int = Field(
-            default=4,
+        radius: int | None = Field(
+            default=None,
             ge=0,
-            le=MAX_RADIUS,
-            description="bits in which two hashes may differ and still look alike; 0: equal hashes only. By chance a "
-            "million unrelated pictures hold less than one such pair at 4, about 7 at 6, about 350 at 8",
+            le=max(MAX_RADIUS.values()),
+            description=f"bits in which two hashes may differ and still look alike, {RADIUS[64]} of 64 and "
+            f"{RADIUS[256]} of 256 by default, at most {MAX_RADIUS[64]} and {MAX_RADIUS[256]}; 0: equal hashes only. "
+            "By chance a million unrelated pictures hold less than one such pair of 64 bits at 4, about 7 at 6, about "
+            "350 at 8",
         )
         only_if: tuple[str, ...] = Field(
             default=(),
@@ -53,6 +64,30 @@ class Perceptual(Reduce, name="dedup.perceptual", version=1):
             description="column whose highest value says who represents its group, rows without a value last; "
             "ties, and all groups where it is left out, go to the lowest uid",
         )
+        against: tuple[str, ...] = Field(
+            default=(),
+            description="folders of finished corpora with the same column: a picture that looks like one of theirs is "
+            "dropped, too",
+        )
+        against_sha256: str | None = Field(
+            default=None,
+            validate_default=True,
+            description="fingerprint of the finished corpora, filled in when the recipe is read so that a changed "
+            "corpus is a changed step; give it to insist on theirs",
+        )
+
+        @field_validator("against_sha256")
+        @classmethod
+        def _is_theirs(cls, given: str | None, info: ValidationInfo) -> str | None:
+            if not info.data.get("against"):
+                return given
+            try:
+                found = corpora_sha256(info.data["against"])
+            except UserError as error:
+                raise ValueError(str(error)) from error
+            if given not in (None, found):
+                raise ValueError(f"the finished corpora are others: {found}")
+            return found
 
     positional = "radius"
     resources = Resources(memory_bytes=MEMORY_BYTES)
@@ -60,96 +95,81 @@ class Perceptual(Reduce, name="dedup.perceptual", version=1):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        wanted = (self.config.column, *self.config.only_if, *([self.config.prefer] if self.config.prefer else []))
-        return tuple(dict.fromkeys(name for name in wanted if name != UID.name))
+        return self._ranking.columns
 
     @property
     def produces(self) -> tuple[Column, ...]:
         return (DEDUP_GROUP, DEDUP_SIZE)
 
     def reduce(self, rows: Rows) -> Reduced:
-        sources = {UID.name: UID.name, "hash": self.config.column, **self._keys}
-        stream = renamed(
-            rows.reader(self.requires), sources | ({"preference": self.config.prefer} if self.config.prefer else {})
-        )
-        with spilling(stream, rows.scratch_dir) as connection:
-            ranked = connection.sql(self._query()).to_arrow_table()
-        decisions = self._decisions(ranked)
-        return Reduced(decisions, summary(decisions))
+        ranked = self._ranking.of(rows)
+        firsts, sizes = _grouped(ranked, self._radius(ranked))
+        grouping = _grouping(ranked, firsts, sizes)
+
+        def distances(start: int, stop: int) -> pa.Array:
+            own = len(ranked.corpora) + np.arange(start, stop)
+            apart = np.bitwise_count(ranked.words[own] ^ ranked.words[firsts[own]]).sum(axis=1)
+            return pc.binary_join_element_wise("distance ", pa.array(apart).cast(pa.string()), "")
+
+        told = grouping.told(f"near-duplicate {self.config.column}", distances)
+        passed_over = {"passed_over_in_corpora": ranked.passed_over} if self.config.against else {}
+        return Reduced(told, {**grouping.summary(), **passed_over})
 
     @property
-    def _keys(self) -> dict[str, str]:
-        return {f"key_{i}": name for i, name in enumerate(self.config.only_if)}
+    def _ranking(self) -> Ranking:
+        return Ranking(self.config.column, self.config.only_if, self.config.prefer, self.config.against)
 
-    def _query(self) -> str:
-        """SQL for the uid, the hash as a number, the number of the row's `only_if` values, and why a row fails."""
-        ranking = "preference DESC NULLS LAST, uid" if self.config.prefer else "uid"
-        missing = " ".join(
-            f"WHEN {own} IS NULL THEN {quoted(f'missing {name}')}"
-            for own, name in {"hash": self.config.column, **self._keys}.items()
-        )
-        malformed = f"NOT regexp_full_match(hash::VARCHAR, '{_HASH_PATTERN}')"
-        context = f"dense_rank() OVER (ORDER BY {', '.join(self._keys)})" if self._keys else "0"
-        return f"""
-            SELECT uid,
-                CASE WHEN {malformed} THEN {quoted(f"malformed {self.config.column}")} {missing} END AS error,
-                CASE WHEN {malformed} THEN 'not 16 hex digits: ' || left(hash::VARCHAR, {_SHOWN_LENGTH}) END AS detail,
-                TRY_CAST('0x' || hash::VARCHAR AS UBIGINT) AS number,
-                {context}::UBIGINT AS context
-            FROM stream
-            ORDER BY {ranking}
-        """
-
-    def _decisions(self, ranked: pa.Table) -> pa.Table:
-        """Decisions over rows that come in the order in which they would represent a group."""
-        live = np.flatnonzero(ranked.column("error").is_null().to_numpy())
-        numbers = ranked.column("number").fill_null(0).to_numpy()
-        firsts, sizes_of_live = _grouped(numbers[live], ranked.column("context").to_numpy()[live], self.config.radius)
-        kept, sizes = np.arange(len(numbers)), np.zeros(len(numbers), np.int64)
-        kept[live], sizes[live] = live[firsts], sizes_of_live
-        distances = np.bitwise_count(numbers ^ numbers[kept])
-        found = {"kept": pa.array(kept), "size": pa.array(sizes), "distance": pa.array(distances)}
-        rows = pa.table({UID.name: ranked[UID.name], "error": ranked["error"], "detail": ranked["detail"], **found})
-        uids = ranked.column(UID.name).cast(pa.large_string()).combine_chunks()
-        starts = range(0, max(rows.num_rows, 1), _SLICE_ROWS)
-        return pa.concat_tables([self._told(rows.slice(start, _SLICE_ROWS), uids) for start in starts])
-
-    def _told(self, rows: pa.Table, uids: pa.LargeStringArray) -> pa.Table:
-        """The decisions for some rows, in words; slices keep the texts below what one Arrow array can hold."""
-        failed = rows.column("error").is_valid()
-        kept = uids.take(rows.column("kept").combine_chunks()).cast(pa.string())
-        rejected = pc.and_not(pc.not_equal(rows.column(UID.name), kept), failed)
-        label = f"near-duplicate {self.config.column}: of "
-        distance = rows.column("distance").cast(pa.string())
-        reason = pc.binary_join_element_wise(label, kept, " (distance ", distance, ")", "")
-        fate = pc.case_when(pc.make_struct(failed, rejected), Fate.FAILED.value, Fate.REJECTED.value)
-        return pa.table(
-            {
-                UID.name: rows.column(UID.name),
-                "fate": fate,
-                "reason": pc.case_when(pc.make_struct(failed, rejected), rows.column("detail"), reason),
-                "error": rows.column("error"),
-                DEDUP_GROUP.name: pc.if_else(failed, None, kept),
-                DEDUP_SIZE.name: pc.if_else(failed, None, rows.column("size")),
-            }
-        )
+    def _radius(self, ranked: Ranked) -> int:
+        bits, has_hashes = 64 * ranked.words.shape[1], ranked.errors.null_count > 0
+        radius = RADIUS[bits] if self.config.radius is None else self.config.radius
+        if has_hashes and radius > MAX_RADIUS[bits]:
+            what = f"radius {radius} is too much for hashes of {bits} bits in column {self.config.column!r}"
+            raise UserError(what, where="dedup.perceptual", hint=f"give at most {MAX_RADIUS[bits]}")
+        return radius
 
 
-def _grouped(hashes: np.ndarray, contexts: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each row the first row of its group, and the rows in that.
+def _grouped(ranked: Ranked, radius: int) -> tuple[Ints, Ints]:
+    """For each row the first row of its group, and the rows in that; a failed row is a group of none."""
+    failed = np.zeros(len(ranked.uids), bool)
+    failed[len(ranked.corpora) :] = ranked.errors.is_valid().to_numpy(zero_copy_only=False)
+    live = np.flatnonzero(~failed)
+    words, contexts = ranked.words[live], ranked.contexts[live]
+    chosen, distinct = _without_equals(words, contexts)
+    groups = connected(words[chosen], contexts[chosen], radius)[distinct]
+    firsts = np.full(len(chosen), len(failed))
+    np.minimum.at(firsts, groups, live)
+    sizes = np.bincount(groups, minlength=1)
+    found, counted = np.arange(len(failed)), np.zeros(len(failed), np.int64)
+    found[live], counted[live] = firsts[groups], sizes[groups]
+    return found, counted
 
-    Args:
-        hashes: (N,) uint64.
-        contexts: (N,) uint64; only rows of one context are ever in one group.
-        radius: in bits.
+
+def _without_equals(words: npt.NDArray[np.uint64], contexts: Ints) -> tuple[Ints, Ints]:
+    """Positions of rows that stand for all that equal them, and for each row which of those stands for it.
+
+    Rows are sorted by a mixture of their numbers; where two mixtures collide, equals may stay apart, which costs
+    nothing but time.
     """
-    order = np.lexsort((hashes, contexts))
+    mixture = contexts.astype(np.uint64) * _ODD
+    for word in words.T:
+        mixture = (mixture ^ word) * _ODD
+        mixture ^= mixture >> np.uint64(29)
+    order = np.argsort(mixture)
     is_new = np.ones(len(order), bool)
-    is_new[1:] = (np.diff(hashes[order]) != 0) | (np.diff(contexts[order]) != 0)
+    is_new[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1) | (np.diff(contexts[order]) != 0)
     distinct = np.empty(len(order), np.int64)
     distinct[order] = np.cumsum(is_new) - 1
-    chosen = order[is_new]
-    groups = connected(hashes[chosen], contexts[chosen], radius)[distinct]
-    firsts = np.full(len(chosen), len(order))
-    np.minimum.at(firsts, groups, np.arange(len(order)))
-    return firsts[groups], np.bincount(groups, minlength=1)[groups]
+    return order[is_new], distinct
+
+
+def _grouping(ranked: Ranked, firsts: Ints, sizes: Ints) -> Grouping:
+    """The pool's rows in front, then the rows of finished corpora that represent one of them."""
+    before = len(ranked.corpora)
+    count = len(ranked.uids) - before
+    firsts = firsts[before:]
+    theirs = np.unique(firsts[firsts < before])
+    places = np.where(firsts < before, count + np.searchsorted(theirs, firsts), firsts - before)
+    named = pa.array(theirs)
+    uids = pa.concat_arrays([ranked.uids[before:], ranked.uids.take(named)])
+    corpora = ranked.corpora.take(named)
+    return Grouping(uids, places, sizes[before:], ranked.errors, ranked.details, corpora)

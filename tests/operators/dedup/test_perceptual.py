@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,21 @@ from corpora import fates, run_recipe
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from shuffled import ShuffledRows, table_of
+from shuffled import ShuffledRows, decided, table_of
 
 from corpusmith.operators.contract import Reduced
-from corpusmith.operators.dedup import components, hamming, perceptual
-from corpusmith.operators.dedup.perceptual import Perceptual
+from corpusmith.operators.dedup import groups
+from corpusmith.operators.dedup.hamming import MAX_RADIUS
+from corpusmith.operators.dedup.perceptual import RADIUS, Perceptual
 from corpusmith.operators.registry import operator_class
+from corpusmith.schemas.errors import UserError
 
 
 def decide(table: pa.Table, folder: Path, order: int = 0, **config: Any) -> tuple[dict[str, dict[str, Any]], Reduced]:
     reduced = Perceptual(Perceptual.Config(**config)).reduce(ShuffledRows(table, folder, order))
-    decisions = {row["uid"]: row for row in reduced.decisions.to_pylist()}
-    assert len(decisions) == reduced.decisions.num_rows == table.num_rows
+    told = decided(reduced)
+    decisions = {row["uid"]: row for row in told.to_pylist()}
+    assert len(decisions) == told.num_rows == table.num_rows
     return decisions, reduced
 
 
@@ -84,72 +86,54 @@ def expected(
 
 
 BASES = (0, 2**64 - 1, 0xB5E09A4F3C71D286)
-HASH = st.builds(
-    lambda base, flips: f"{base ^ sum({1 << bit for bit in flips}):016x}",
-    st.sampled_from(BASES),
-    st.lists(st.integers(0, 63), max_size=7),
+
+
+def hashes_of(digits: int) -> st.SearchStrategy[str]:
+    """Hashes about three others, up to twice as far from them as neighbours are by default."""
+    return st.builds(
+        lambda base, flips: f"{base * (16**digits // 2**64) ^ sum({1 << bit for bit in flips}):0{digits}x}",
+        st.sampled_from(BASES),
+        st.lists(st.integers(0, 4 * digits - 1), max_size=2 * RADIUS[4 * digits] - 1),
+    )
+
+
+POOLS = st.sampled_from([16, 64]).flatmap(
+    lambda digits: st.tuples(
+        st.lists(
+            st.tuples(
+                st.none() | hashes_of(digits),
+                st.none() | st.sampled_from(["", "a", "A"]),
+                st.none() | st.integers(-1, 1),
+            ),
+            max_size=40,
+        ),
+        st.none() | st.integers(0, MAX_RADIUS[4 * digits]),
+    )
 )
-ROW = st.tuples(st.none() | HASH, st.none() | st.sampled_from(["", "a", "A"]), st.none() | st.integers(-1, 1))
 
 
 @given(
-    rows=st.lists(ROW, max_size=40),
-    radius=st.integers(0, hamming.MAX_RADIUS),
+    pool=POOLS,
     only_if=st.sampled_from([[], ["caption"], ["caption", "score"]]),
     prefer=st.sampled_from([None, "score"]),
     order=st.integers(0, 99),
 )
-@example(rows=[("0" * 16, "a", 1)] * 3, radius=0, only_if=["caption"], prefer="score", order=0)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(pool=([("0" * 16, "a", 1)] * 3, 0), only_if=["caption"], prefer="score", order=0)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_is_the_rule(
-    tmp_path: Path, rows: list[tuple[Any, ...]], radius: int, only_if: list[str], prefer: str | None, order: int
+    tmp_path: Path, pool: tuple[list[tuple[Any, ...]], int | None], only_if: list[str], prefer: str | None, order: int
 ) -> None:
+    rows, radius = pool
     hashes, captions, scores = ([row[i] for row in rows] for i in range(3))
     table = table_of(
         phash=pa.array(hashes, pa.string()), caption=pa.array(captions, pa.string()), score=pa.array(scores, pa.int64())
     )
     decisions, reduced = decide(table, tmp_path, order, radius=radius, only_if=only_if, prefer=prefer)
-    assert decisions == expected(table, radius, only_if, prefer)
+    bits = next((4 * len(text) for text in hashes if text), 64)
+    assert decisions == expected(table, RADIUS[bits] if radius is None else radius, only_if, prefer)
     found = [decision["fate"] for decision in decisions.values()]
     told = (reduced.summary["groups"], reduced.summary["dropped"], reduced.summary["failed"])
     assert told == (found.count(None), found.count("rejected"), found.count("failed"))
-
-
-def labels_of_all_pairs(hashes: np.ndarray, contexts: np.ndarray, radius: int) -> np.ndarray:
-    is_edge = np.bitwise_count(hashes[:, None] ^ hashes) <= radius
-    is_edge &= contexts[:, None] == contexts
-    labels = np.arange(len(hashes))
-    while not np.array_equal(labels, lower := np.where(is_edge, labels, len(hashes)).min(axis=1)):
-        labels = lower
-    return labels
-
-
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    count=st.integers(1, 400),
-    radius=st.integers(0, hamming.MAX_RADIUS),
-    bits=st.integers(0, 64),
-    contexts=st.integers(1, 3),
-    first_others=st.sampled_from([1, 3, 32]),
-    sort_cost=st.sampled_from([0.01, 1.0, 20.0]),
-)
-@settings(max_examples=80, deadline=None)
-def test_connected_is_exact_however_the_bits_are_cut(
-    seed: int, count: int, radius: int, bits: int, contexts: int, first_others: int, sort_cost: float
-) -> None:
-    """A low price of sorting makes many bands, and few first others make long runs, out of few hashes."""
-    drawn = np.random.default_rng(seed)
-    mask = sum(1 << int(bit) for bit in drawn.permutation(64)[:bits])
-    hashes = drawn.integers(0, 2**64, count, np.uint64, endpoint=False) & np.uint64(mask)
-    flips = np.uint64(1) << drawn.integers(0, 64, count, np.uint64)
-    hashes = np.where(drawn.random(count) < 0.5, hashes[drawn.integers(0, count, count)] ^ flips, hashes)
-    numbers = drawn.integers(0, contexts, count, np.uint64)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hamming, "_FIRST_OTHERS", first_others)
-        patch.setattr(hamming, "_SORT_COST", sort_cost)
-        patch.setattr(components, "_EDGES_AT_ONCE", 50)
-        found = hamming.connected(hashes, numbers, radius)
-    assert np.array_equal(found, labels_of_all_pairs(hashes, numbers, radius))
 
 
 def test_a_long_chain_is_one_group(tmp_path: Path) -> None:
@@ -162,26 +146,6 @@ def test_a_long_chain_is_one_group(tmp_path: Path) -> None:
     assert reduced.summary["groups"] == 9
 
 
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize(
-    ("bits", "count", "groups"),
-    [(16, 60_000, 1), (30, 60_000, None)],
-    ids=["one dense cluster", "as sparse as makes most pairs"],
-)
-def test_clusters_cost_no_pairs(bits: int, count: int, groups: int | None) -> None:
-    """All pairs of either, looked at once for each choice of bands, would take minutes."""
-    hashes = np.unique(np.random.default_rng(0).integers(0, 2**bits, count, np.uint64, endpoint=False))
-    started = time.process_time()
-    found = hamming.connected(hashes, np.zeros(len(hashes), np.uint64), 4)
-    assert time.process_time() - started < 20
-    assert groups is None or len(np.unique(found)) == groups
-    if groups is None:
-        sample = np.random.default_rng(1).choice(len(hashes), 200, replace=False)
-        for i in sample:
-            near = np.bitwise_count(hashes ^ hashes[i]) <= 4
-            assert len(np.unique(found[near])) == 1
-
-
 def test_equal_hashes_cost_no_pairs(tmp_path: Path) -> None:
     count = 300_000
     drawn = np.random.default_rng(0)
@@ -190,13 +154,14 @@ def test_equal_hashes_cost_no_pairs(tmp_path: Path) -> None:
     table = pa.table({"uid": [f"{i:032x}" for i in range(count)], "phash": [f"{value:016x}" for value in numbers]})
     reduced = Perceptual().reduce(ShuffledRows(table, tmp_path))
     assert reduced.summary["largest"] == count // 2
-    largest = reduced.decisions.filter(pc.equal(reduced.decisions["dedup_size"], count // 2))
+    told = decided(reduced)
+    largest = told.filter(pc.equal(told["dedup_size"], count // 2))
     assert largest["dedup_group"].unique().to_pylist() == ["0" * 32]
     assert reduced.summary["groups"] <= count // 2 + 1
 
 
 def test_order_means_nothing_and_what_is_left_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perceptual, "_SLICE_ROWS", 97)
+    monkeypatch.setattr(groups, "_SLICE_ROWS", 97)
     drawn = random.Random(3)
     bases = [drawn.getrandbits(64) for _ in range(150)]
     hashes = [f"{drawn.choice(bases) ^ 1 << drawn.randrange(64):016x}" for _ in range(600)]
@@ -217,6 +182,74 @@ def test_what_is_no_hash_fails(tmp_path: Path, text: str) -> None:
     assert [decision["error"] for decision in failed] == ["malformed phash"]
     assert failed[0]["reason"] == f"not 16 hex digits: {text}"
     assert sorted(decision["dedup_size"] or 0 for decision in decisions.values()) == [0, 2, 2]
+
+
+def test_the_length_of_most_is_the_length_of_all(tmp_path: Path) -> None:
+    decisions, _ = decide(table_of(pdq=["0" * 64, "0" * 63 + "f", "0" * 16]), tmp_path, column="pdq")
+    errors = [decision["error"] for decision in decisions.values()]
+    assert sorted(errors, key=str) == [None, None, "malformed pdq"]
+    assert {d["reason"] for d in decisions.values() if d["error"]} == {f"not 64 hex digits: {'0' * 16}"}
+    decisions, _ = decide(table_of(pdq=["0" * 64, "0" * 16]), tmp_path, column="pdq")
+    assert {d["reason"] for d in decisions.values() if d["error"]} == {f"not 16 hex digits: {'0' * 40}"}
+
+
+def test_a_radius_for_256_bits_is_refused_for_64(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="radius 31 is too much for hashes of 64 bits in column 'phash'"):
+        decide(table_of(phash=["0" * 16]), tmp_path, radius=31)
+    for nothing in ([], [None], ["zz"]):
+        decisions, reduced = decide(table_of(phash=pa.array(nothing, pa.string())), tmp_path, radius=31)
+        assert len(decisions) == reduced.summary["failed"] == len(nothing)
+
+
+def finished_corpus(folder: Path, name: str, **columns: Any) -> Path:
+    """A finished corpus of URLs with these columns."""
+    count = len(next(iter(columns.values())))
+    urls = [f"http://{name}/{i}" for i in range(count)]
+    pq.write_table(pa.table({"url": urls, **columns}), folder / f"{name}.parquet")
+    recipe = f"""
+        corpus: {name}
+        input: {{path: {folder / f"{name}.parquet"}, caption: caption}}
+        steps: []
+    """
+    run_recipe(recipe, folder / name)
+    return folder / name
+
+
+@pytest.mark.parametrize("digits", [16, 64])
+def test_against_finished_corpora(tmp_path: Path, digits: int) -> None:
+    """What looks like one of theirs goes, with all its group; a sample of theirs without a hash is counted."""
+    far, near = "f" * digits, f"{3:0{digits}x}"
+    texts = {"caption": ["a", "b", "c"], "look": [near, far, None]}
+    corpora = [str(finished_corpus(tmp_path, name, **texts)) for name in ("one", "two")]
+    pool = table_of(
+        look=["0" * digits, f"{15:0{digits}x}", "5" * digits, None], caption=["a", "a", "a", "a"], width=[1, 9, 1, 1]
+    )
+    config: dict[str, Any] = {"column": "look", "prefer": "width", "against": corpora}
+    decisions, reduced = decide(pool, tmp_path, **config)
+    found = list(decisions.values())
+    reasons = sorted((d["fate"] or "", d["reason"] or "", d["error"] or "", d["dedup_size"] or 0) for d in found)
+    assert [fate for fate, *_ in reasons] == ["", "failed", "rejected", "rejected"]
+    assert reasons[0][3] == 1 and reasons[1][2] == "missing look" and reasons[2][3] == reasons[3][3] == 4
+    assert all(" in one (distance 2)" in reason for _, reason, _, _ in reasons[2:])
+    assert reduced.summary["dropped_against_corpora"] == 2 and reduced.summary["passed_over_in_corpora"] == 2
+    assert decide(pool, tmp_path, 5, **{**config, "against": corpora[::-1]})[0].keys() == decisions.keys()
+    with_text, _ = decide(pool, tmp_path, only_if=["caption"], **config)
+    without, _ = decide(pool.set_column(2, "caption", pa.array(["z"] * 4)), tmp_path, only_if=["caption"], **config)
+    assert with_text == decisions
+    assert [d["fate"] for d in without.values()].count("rejected") == 1
+
+
+def test_corpora_are_part_of_the_step(tmp_path: Path) -> None:
+    corpus = str(finished_corpus(tmp_path, "one", caption=["a"], look=["0" * 16]))
+    config = Perceptual.Config(against=(corpus,))
+    assert config.against_sha256 is not None and len(config.against_sha256) == 64
+    other = str(finished_corpus(tmp_path, "other", caption=["b"], look=["0" * 16]))
+    assert Perceptual.Config(against=(other,)).against_sha256 != config.against_sha256
+    for wrong in ({"against": (corpus,), "against_sha256": "0" * 64}, {"against": (str(tmp_path / "none"),)}):
+        with pytest.raises(ValidationError):
+            Perceptual.Config.model_validate(wrong)
+    with pytest.raises(UserError, match="no column 'phash'"):
+        decide(table_of(phash=["0" * 16]), tmp_path, against=(corpus,))
 
 
 def test_no_rows(tmp_path: Path) -> None:
@@ -247,6 +280,6 @@ def test_what_recipes_write() -> None:
     assert Perceptual().requires == ("phash",)
     config = Perceptual.Config(column="look", only_if=("caption",), prefer="width")
     assert Perceptual(config).requires == ("look", "caption", "width")
-    for wrong in ({"radius": -1}, {"radius": 13}, {"on": ["phash"]}):
+    for wrong in ({"radius": -1}, {"radius": 41}, {"on": ["phash"]}):
         with pytest.raises(ValidationError):
             Perceptual.Config.model_validate(wrong)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import simplejpeg
-import skimage.data
-import sklearn.datasets
 from corpora import fates, run_recipe
 from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
+from pictures import all_photos, crops, distances, jpeg
 from PIL import Image
 
 from corpusmith.operators.dedup.phash import Phash, hash_of
@@ -54,31 +52,9 @@ def phash() -> Callable[[bytes], int]:
     return of
 
 
-def jpeg(pixels: np.ndarray, quality: int = 92) -> bytes:
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, colorsubsampling="420")
-
-
 @pytest.fixture(scope="module")
 def photos() -> list[np.ndarray]:
-    files = [Path(sklearn.datasets.__file__).parent / "images" / name for name in ("china.jpg", "flower.jpg")]
-    shown = [simplejpeg.decode_jpeg(path.read_bytes()) for path in files]
-    return [*shown, skimage.data.coffee(), skimage.data.astronaut(), skimage.data.chelsea()]
-
-
-def crops(photos: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
-    """Parts of the photos that stand for so many photos."""
-    drawn = np.random.default_rng(0)
-    made = []
-    for i in range(count):
-        photo = photos[i % len(photos)]
-        height, width = (int(drawn.integers(side // 3, side)) for side in photo.shape[:2])
-        top, left = drawn.integers(0, photo.shape[0] - height), drawn.integers(0, photo.shape[1] - width)
-        made.append(photo[top : top + height, left : left + width])
-    return made
-
-
-def distances(pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-    return np.array([(a ^ b).bit_count() for a, b in pairs])
+    return all_photos()
 
 
 @given(pixels=arrays.arrays(np.uint8, (32, 32)))
