@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 import secrets
 import time
 from collections import Counter
@@ -51,6 +52,7 @@ CHEAP_STREAM_ROWS = 1 << 20
 """Streams of cheap steps over so many rows at most are run in this process: actors would take longer to start."""
 FEW_SAMPLES = 20_000
 """Shards of so few samples are written in this process: workers would take longer to start."""
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 VERSIONED = ("corpusmith", "pyarrow", "duckdb", "numpy", "opencv-python-headless", "pillow", "simplejpeg")
 
 
@@ -143,7 +145,7 @@ def prepare(spec: RecipeSpec, source_name: str, *, skipped: Sequence[str] = ()) 
         raise UserError(
             "the recipe names no input", where=source_name, hint="give --input FILE, or input: {path: …} in the recipe"
         )
-    files = list_files(spec.input.path, spec.input.format, spec.input.split)
+    files = list_files(spec.input.path, spec.input.format, spec.input.split, spec.input.origins)
     source = input_schema(files, spec.input)
     missing = {step.id: lack for step in steps if (lack := step.operator.missing())}
     return Prepared(spec, source_name, steps, files, _plan(steps, source, skipped), missing)
@@ -394,10 +396,18 @@ class _Run:
 
 
 def without_secrets(spec: RecipeSpec) -> RecipeSpec:
-    """The recipe as it may be shown: signed input addresses without their signatures."""
-    paths = [spec.input.path] if isinstance(spec.input.path, str) else spec.input.path or []
-    shown = [redact_url(path) if "://" in path else path for path in paths]
-    return spec.model_copy(update={"input": spec.input.model_copy(update={"path": shown})})
+    """The recipe as it may be shown: signed addresses, of the input and in parameters, without their signatures."""
+    shown = spec.model_copy(update={"input": spec.input.model_copy(update={"path": _redacted(spec.input.path)})})
+    shown.steps = [step.model_copy(update={"params": _redacted(step.params)}) for step in spec.steps]
+    return shown
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _redacted(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_redacted(inner) for inner in value]
+    return redact_url(value) if isinstance(value, str) and _ADDRESS.fullmatch(value) else value
 
 
 def record_of(storage: Storage, path: str) -> FileRecord:
