@@ -21,10 +21,12 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from corpusmith.pipelines.commands.balance import balance
 from corpusmith.pipelines.commands.clean import clean
 from corpusmith.pipelines.commands.demo import demo
 from corpusmith.pipelines.commands.download import SETTINGS as DOWNLOAD_SETTINGS
 from corpusmith.pipelines.commands.download import download
+from corpusmith.pipelines.commands.entries import entries
 from corpusmith.pipelines.commands.explain import explain
 from corpusmith.pipelines.commands.operators import operators
 from corpusmith.pipelines.commands.plan import plan
@@ -34,6 +36,7 @@ from corpusmith.pipelines.commands.retry import retry
 from corpusmith.pipelines.commands.run import run
 from corpusmith.pipelines.commands.schema import schema
 from corpusmith.pipelines.commands.status import status
+from corpusmith.pipelines.commands.subset import subset
 from corpusmith.pipelines.commands.telling import EXIT_USER_ERROR, note
 from corpusmith.pipelines.commands.verify import verify
 from corpusmith.schemas.errors import UserError
@@ -106,6 +109,8 @@ app.command(short_help="Run a recipe to a finished corpus, or go on with it.")(r
 app.command(short_help="Print what a run would do, without doing it.")(plan)
 app.command(short_help="List the operators, or tell all about one.")(operators)
 app.command(short_help="List the packaged recipes.")(recipes)
+app.command(short_help="Balance any Parquet with texts by MetaCLIP's rule, without a recipe.")(balance)
+app.add_typer(entries, name="entries", short_help="Build a list of entries to balance by, or look at one.")
 app.command(short_help="Print the JSON Schema of recipes, for editors.")(schema)
 app.command(short_help="Download images with img2dataset's flags, in its layout.", context_settings=DOWNLOAD_SETTINGS)(
     download
@@ -113,6 +118,7 @@ app.command(short_help="Download images with img2dataset's flags, in its layout.
 app.command(short_help="Say how far a corpus is.")(status)
 app.command(short_help="Check a finished corpus; exit code 1 if something is wrong.")(verify)
 app.command(short_help="Tell what became of a sample, and why.")(explain)
+app.command(short_help="Write a selection as a file of ids, as DataComp exchanges them.")(subset)
 app.command(short_help="Try failed rows again.")(retry)
 app.command(short_help="Remove results and left-overs that are of no more use.")(clean)
 app.command(short_help="Take samples out of a finished corpus.")(remove)

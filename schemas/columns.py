@@ -41,6 +41,9 @@ TEXTS = Column(
     "all texts that came with the media, and the column that each stood in; the first is the caption",
 )
 
+ORIGIN = Column("origin", pa.string(), "name of the part of the input that the sample came from")
+"""A source's, where the recipe names its parts (`input.origins`)."""
+
 SOURCE_COLUMNS: tuple[Column, ...] = (UID, SOURCE_UID, URL, CAPTION)
 """Columns that every source has; its other columns are carried through under their own names."""
 

@@ -38,6 +38,11 @@ class InputSpec(_Closed):
         default=None,
         description="files, folders or patterns such as urls/*.parquet; local paths or URLs such as s3://bucket/urls",
     )
+    origins: list[str] | None = Field(
+        default=None,
+        description="names for the entries of `path`, in their order: a column `origin` then says which of them a row "
+        "came from, such as for `mix`; several entries may share a name",
+    )
     format: Literal["parquet", "csv", "tsv", "jsonl", "txt", "webdataset", "img2dataset", "folder", "hf"] | None = (
         Field(
             default=None,

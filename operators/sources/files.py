@@ -44,6 +44,7 @@ class SourceFile:
         kind: format of a file that carries media or belongs to some: webdataset, img2dataset, folder, hf; empty for
             a table, whose name tells its format.
         root: the folder under which it was found, for a file of a kind.
+        origin: name of the part of the input that it belongs to; empty where parts have no names.
     """
 
     path: str
@@ -51,6 +52,7 @@ class SourceFile:
     stamp: str
     kind: str = ""
     root: str = ""
+    origin: str = ""
 
 
 def is_local(fs: Any) -> bool:

@@ -154,17 +154,18 @@ def folder_tables(files: Sequence[SourceFile], look_rows: int) -> Iterator[tuple
     beside = {file.path: file for file in files if file.path not in known}
     tables = [file for file in beside.values() if PurePosixPath(file.path).name in METADATA_NAMES]
     metadata: dict[str, Mapping[str, Any]] = {}
-    lost: list[Told] = []
+    lost: dict[str, list[Told]] = {image.origin: [] for image in images}
     for table in tables:
         for path, told_of in _metadata(table):
             if path in known:
                 metadata[path] = told_of.values
             else:
-                lost.append(told_of)
-    for start in range(0, len(images), PART_FILES):
-        part = images[start : start + PART_FILES]
-        ends = start + PART_FILES >= len(images)
-        yield part[0], FolderTable(part, beside, metadata, lost if ends else (), look_rows)
+                lost[table.origin].append(told_of)
+    for origin in lost:
+        own = [image for image in images if image.origin == origin]
+        for start in range(0, len(own), PART_FILES):
+            part, ends = own[start : start + PART_FILES], start + PART_FILES >= len(own)
+            yield part[0], FolderTable(part, beside, metadata, lost[origin] if ends else (), look_rows)
 
 
 def _metadata(file: SourceFile) -> Iterator[tuple[str, Told]]:

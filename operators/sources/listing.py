@@ -42,7 +42,12 @@ _CORPUS_SHARDS = "shards"
 _SHOWN_NAMES = 3
 
 
-def list_files(paths: str | Sequence[str], format: str | None = None, split: str | None = None) -> list[SourceFile]:
+def list_files(
+    paths: str | Sequence[str],
+    format: str | None = None,
+    split: str | None = None,
+    origins: Sequence[str] | None = None,
+) -> list[SourceFile]:
     """Find input files.
 
     Args:
@@ -52,17 +57,23 @@ def list_files(paths: str | Sequence[str], format: str | None = None, split: str
             pattern. A pattern matches no file that starts with a dot.
         format: of the input, as the recipe names it; None for what content and names show.
         split: of Hugging Face datasets; None for all.
+        origins: a name for each path, which its files then carry.
 
     Returns:
         Each file once, sorted by path.
 
     Raises:
-        UserError: a path is missing, a pattern or folder matches nothing, a file system cannot be reached, or it is
-            not plain what a folder holds.
+        UserError: a path is missing, a pattern or folder matches nothing, a file system cannot be reached, it is not
+            plain what a folder holds, or which name a file has.
     """
+    paths = [paths] if isinstance(paths, str) else paths
     found: dict[str, SourceFile] = {}
-    for path in [paths] if isinstance(paths, str) else paths:
-        found.update((file.path, file) for file in _files_at(path, format, split))
+    for path, origin in zip(paths, _checked_origins(paths, origins), strict=True):
+        for file in _files_at(path, format, split):
+            first = found.setdefault(file.path, replace(file, origin=origin))
+            if first.origin != origin:
+                what = f"the file belongs to two origins, {first.origin!r} and {origin!r}"
+                raise UserError(what, where=shown(file.path), hint="name paths in input.path that share no file")
     if not found:
         raise UserError("no input files are named", hint="give input.path a file, a folder or a pattern")
     kinds = {"tars" if file.kind in ("webdataset", "img2dataset") else file.kind or "tables" for file in found.values()}
@@ -70,6 +81,16 @@ def list_files(paths: str | Sequence[str], format: str | None = None, split: str
         hint = "make a corpus of each, or name paths of one format"
         raise UserError(f"the input holds {' and '.join(sorted(kinds))}", where="input.path", hint=hint)
     return [found[path] for path in sorted(found)]
+
+
+def _checked_origins(paths: Sequence[str], origins: Sequence[str] | None) -> Sequence[str]:
+    """A name for each path, empty where none are given."""
+    if origins is None:
+        return [""] * len(paths)
+    if len(origins) != len(paths) or not all(name.strip() for name in origins):
+        what = f"{len(origins)} names for {len(paths)} paths" if len(origins) != len(paths) else "a name is blank"
+        raise UserError(what, where="input.origins", hint="write one name for each entry of input.path, in its order")
+    return origins
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from corpusmith.schemas.columns import (
     MEDIA,
     MEDIA_REF,
     MEDIA_SHA256,
+    ORIGIN,
     RESERVED_NAMES,
     SOURCE_UID,
     TEXTS,
@@ -99,8 +100,8 @@ def read_tables(
     Yields:
         Batches of one schema: `uid`, `source_uid`, `url`, `caption`, `fate`, `fate_step`, `fate_error`, `fate_reason`
         (null but for rows that failed), `media_sha256` and `media_ref` where the files carry media, `texts` where a
-        row may have several, and the carried columns, null where a file lacks them. A carried column whose name is
-        taken is called `source_NAME`.
+        row may have several, `origin` where the files have names, and the carried columns, null where a file lacks
+        them. A carried column whose name is taken is called `source_NAME`.
 
     Raises:
         UserError: a file cannot be read, lacks a column that the recipe names, or there is no row at all.
@@ -154,10 +155,15 @@ class _Layout:
         return any(table.has_media for _, table in self.tables)
 
     @cached_property
+    def has_origins(self) -> bool:
+        return any(file.origin for file, _ in self.tables)
+
+    @cached_property
     def made(self) -> tuple[Column, ...]:
         """Columns that are not simply carried."""
         media = (MEDIA_SHA256, MEDIA_REF) if self.has_media else ()
-        return (*_HEAD, *media, *((TEXTS,) if self.has_texts else ()))
+        texts = (TEXTS,) if self.has_texts else ()
+        return (*_HEAD, *media, *texts, *((ORIGIN,) if self.has_origins else ()))
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -177,6 +183,7 @@ def _layout(files: Sequence[SourceFile], spec: InputSpec) -> _Layout:
     has_texts = len(names.captions) > 1 or any(is_texts(known.get(name, pa.null())) for name in names.captions)
     carried: dict[str, pa.Field] = {}
     taken = {*_TAKEN, *((TEXTS.name,) if has_texts else ())}
+    taken |= {ORIGIN.name} if any(file.origin for file in files) else set()
     for name in dict.fromkeys(wanted):
         free = name
         while free.lower() in taken:
@@ -233,6 +240,7 @@ def _batch(piece: Rows, file: SourceFile, layout: _Layout) -> pa.RecordBatch:
         *_fates(piece.count, errors),
         *(pa.nulls(piece.count, pa.string()) if values is None else values for values in media),
         *([every] if every is not None else []),
+        *([pa.repeat(file.origin, piece.count)] if layout.has_origins else []),
         *(_column(piece, name, field.type, file) for name, field in layout.carried.items()),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=layout.schema)

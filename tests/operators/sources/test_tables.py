@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpusmith.operators.sources import csv_table, json_table, lines, parquet_table
-from corpusmith.operators.sources.tables import list_files, read_tables
+from corpusmith.operators.sources.tables import input_schema, list_files, read_tables
 from corpusmith.schemas.errors import UserError
 from corpusmith.schemas.identity import uid_of, uids_of_urls
 from corpusmith.schemas.recipe import InputSpec
@@ -405,6 +405,29 @@ def test_files_are_found(tmp_path: Path) -> None:
     write(tmp_path / "b.csv", "xy")
     (changed,) = list_files(f"{tmp_path}/b.csv")
     assert changed.stamp != file.stamp
+
+
+def test_origins_name_the_parts_of_the_input(tmp_path: Path) -> None:
+    write(tmp_path / "a/b.csv", "url,caption,origin\nhttp://a,x,their own\n")
+    write(tmp_path / "c/d.jsonl", '{"url": "http://c", "caption": "y"}\n')
+    files = list_files([f"{tmp_path}/a", f"{tmp_path}/c/*"], origins=["first", "second"])
+    assert [file.origin for file in files] == ["first", "second"]
+    table = pa.Table.from_batches(list(read_tables(files, InputSpec())))
+    assert table["origin"].to_pylist() == ["first", "second"]
+    assert table["source_origin"].to_pylist() == ["their own", None]
+    assert table.schema == input_schema(files, InputSpec())
+    shared = list_files([f"{tmp_path}/a", f"{tmp_path}/a/b.csv"], origins=["one", "one"])
+    assert [file.origin for file in shared] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("origins", "told"),
+    [(["x"], "1 names for 2 paths"), (["x", " "], "a name is blank"), (["x", "y"], "two origins, 'x' and 'y'")],
+)
+def test_origins_that_cannot_be_meant(tmp_path: Path, origins: list[str], told: str) -> None:
+    write(tmp_path / "a/b.csv", "url,caption\nhttp://a,x\n")
+    with pytest.raises(UserError, match=told):
+        list_files([f"{tmp_path}/a", f"{tmp_path}/a/b.csv"], origins=origins)
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
