@@ -94,3 +94,13 @@ def test_what_the_tables_name_exists(table: str, command: str) -> None:
     assert named
     for name in named:
         assert re.search(rf"^ *{re.escape(name)}\b", told, re.MULTILINE), name
+
+
+def test_each_step_over_the_whole_pool_is_described() -> None:
+    text = (README.parent / "operators" / "README.md").read_text()
+    described = set(re.findall(r"^### (\S+)", text, re.MULTILINE))
+    ours = {n for n, cls in operators().items() if cls.kind == "reduce" and cls.__module__.startswith("corpusmith.")}
+    assert len(ours) > 10 and ours <= described, ours - described
+    linked = set(re.findall(r"\]\(#([^)]+)\)", text))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    assert linked == linked & {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
