@@ -132,7 +132,10 @@ class TopFraction(Reduce, name="top_fraction", version=1):
             return told | {"cut": cuts[0].item()}
         of_groups = zip(sizes.tolist(), map(str, groups.values), wanted.tolist(), cuts.tolist(), strict=True)
         judged_groups = sorted((g for g in of_groups if g[0]), key=lambda group: (-group[0], group[1]))
-        shown = [[value, size, kept, cut] for size, value, kept, cut in judged_groups[:SHOWN_GROUPS]]
+        shown = [
+            {"value": value, "rows": size, "kept": kept, "cut": cut}
+            for size, value, kept, cut in judged_groups[:SHOWN_GROUPS]
+        ]
         return told | {"groups": len(judged_groups), "cuts": shown}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from corpusmith.pipelines.report.data import BalanceFacts, Histogram
+from corpusmith.pipelines.report.data import Curve, Histogram
 
 LOG_SPAN = 1_000.0
 """A range that spans more than these three decades is drawn on a logarithmic axis."""
@@ -185,9 +185,9 @@ def _column(css: str, left: float, right: float, top: float) -> str:
     return _rect(css, left + 0.5, top, width, HISTOGRAM.y_end - top) if top < HISTOGRAM.y_end else ""
 
 
-def balance_curve(facts: BalanceFacts) -> str:
-    """Rows an entry by rank, before and after, both axes logarithmic, with a line at t; "" without a curve."""
-    points = [(rank, before, after) for rank, before, after in facts.curve if rank > 0 and before > 0]
+def rank_curve(facts: Curve, step: str) -> str:
+    """Rows by rank, before and after, both axes logarithmic, with a line at t if there is one; "" without points."""
+    points = [(rank, before, after) for rank, before, after in facts.points if rank > 0 and before > 0]
     if not points:
         return ""
     points = _thinned(points)
@@ -201,15 +201,16 @@ def balance_curve(facts: BalanceFacts) -> str:
         _threshold(facts.t, counts),
         _line("before", ((ranks(r), counts(before)) for r, before, _ in points)),
         _line("kept", ((ranks(r), counts(max(after, 1))) for r, _, after in points)),
-        _text("axis-name", (CURVE.left + CURVE.x_end) / 2, CURVE.height - 4, "middle", "rank of the entry"),
+        _text("axis-name", (CURVE.left + CURVE.x_end) / 2, CURVE.height - 4, "middle", "rank by rows before"),
     ]
-    label = f"Rows an entry by rank before and after {facts.step}, both axes logarithmic, t = {compact(facts.t)}"
+    bound = "" if facts.t is None else f", t = {compact(facts.t)}"
+    label = f"Rows by rank before and after {step}, both axes logarithmic{bound}"
     return _svg("chart", CURVE.width, CURVE.height, label, "".join(body))
 
 
-def _count_ceiling(most: int, t: float) -> float:
+def _count_ceiling(most: int, t: float | None) -> float:
     """The power of ten above the largest count, and above t unless t is so far off that it cuts nothing."""
-    high = t if most < t <= 100 * most else most
+    high = t if t is not None and most < t <= 100 * most else most
     return 10.0 ** max(1, math.ceil(math.log10(high)))
 
 
@@ -222,8 +223,8 @@ def _thinned(points: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     return [points[min(i, len(points) - 1)] for i in sorted(picked)]
 
 
-def _threshold(t: float, counts: Axis) -> str:
-    if not counts.low <= t <= counts.high:
+def _threshold(t: float | None, counts: Axis) -> str:
+    if t is None or not counts.low <= t <= counts.high:
         return ""
     y = counts(t)
     line = f'<path class="threshold" d="M{_n(CURVE.left)},{_n(y)}H{_n(CURVE.x_end)}"/>'
@@ -278,5 +279,5 @@ def _n(value: float) -> str:
 
 
 ChartFunction = Callable[..., str]
-CHARTS: tuple[ChartFunction, ...] = (stacked_bar, before_after_bar, flow, histogram, balance_curve)
+CHARTS: tuple[ChartFunction, ...] = (stacked_bar, before_after_bar, flow, histogram, rank_curve)
 """What the page's template may call."""

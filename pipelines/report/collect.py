@@ -14,14 +14,15 @@ import pyarrow.compute as pc
 from corpusmith.pipelines.harvest import Harvest, ReasonKey, failures_told, value_columns
 from corpusmith.pipelines.plan import Plan
 from corpusmith.pipelines.report.data import (
-    BalanceFacts,
     Categories,
     Histogram,
+    PoolFacts,
     ReasonFacts,
     ReportData,
     SampleCard,
     StepFacts,
 )
+from corpusmith.pipelines.report.pool import pool_facts
 from corpusmith.pipelines.report.render import render_report
 from corpusmith.pipelines.report.shrink import Shrinker
 from corpusmith.pipelines.storage import Storage
@@ -38,8 +39,6 @@ MAX_DISTRIBUTIONS = 12
 MAX_CATEGORIES = 12
 FAILURE_WARNING_SHARE = 0.3
 INPUT_STEP = "input"
-
-_BALANCE_KEYS = ("t", "entries", "matched_entries", "rows", "rows_unmatched", "kept", "curve", "top")
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def report_data(work: Storage, facts: RunFacts, shrinker: Shrinker) -> ReportDat
         kept=_cards(work, facts.harvest.samples.get(("", Fate.KEPT.value, ""), []), shrinker),
         histograms=list(_histograms(facts.plan, values)),
         categories=list(_categories(facts.plan, values)),
-        balances=list(_balances(facts.summaries)),
+        pools=list(_pools(facts)),
         warnings=list(_warnings(steps, facts.harvest)),
         versions=manifest.versions,
     )
@@ -184,10 +183,13 @@ def _categories(plan: Plan, values: pa.Table) -> Iterator[Categories]:
             yield Categories(column.name, column.meaning, rows)
 
 
-def _balances(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[BalanceFacts]:
-    for step, summary in summaries.items():
-        if all(key in summary for key in _BALANCE_KEYS):
-            yield BalanceFacts(step=step, **{key: summary[key] for key in _BALANCE_KEYS})
+def _pools(facts: RunFacts) -> Iterator[PoolFacts]:
+    """What steps over the whole pool tell, in recipe order; none of a step that tells nothing."""
+    for step in facts.plan.steps:
+        parameters = step.operator.config.model_dump()
+        told = pool_facts(step.id, step.operator.name, facts.summaries.get(step.id, {}), parameters, step.mark or "")
+        if not told.is_empty:
+            yield told
 
 
 def _warnings(steps: Sequence[StepFacts], harvest: Harvest) -> Iterator[str]:

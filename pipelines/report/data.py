@@ -93,27 +93,67 @@ class Categories:
     counts: Sequence[tuple[str, int, int]]
 
 
+Scalar = str | int | float | bool | None
+
+
 @dataclass(frozen=True)
-class BalanceFacts:
-    """What one balance step did to the counts of its entries.
+class Curve:
+    """Rows by rank.
 
     Args:
-        t: count up to which an entry keeps all its rows.
-        entries, matched_entries: entries of the list, entries that matched a row.
-        rows, rows_unmatched, kept: rows in, rows without an entry, rows that went on.
-        curve: (rank, count before, count after), by falling count before.
-        top: (entry, count before, count after) of the most frequent entries.
+        points: (rank, count before, count after), by falling count before.
+        t: count up to which nothing is thinned; None where there is no such bound.
+    """
+
+    points: Sequence[tuple[int, int, int]]
+    t: float | None
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Rows of each name before a step and after it: (name, before, after)."""
+
+    name: str
+    counts: Sequence[tuple[str, int, int]]
+
+
+@dataclass(frozen=True)
+class PoolTable:
+    """Facts about each of some names.
+
+    Args:
+        name: as the step calls the whole.
+        columns: headings; "" for none. The first is that of the names.
+        rows: a cell a column.
+        chosen: place of the row that the recipe chose among them, None where it chose none.
+    """
+
+    name: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Scalar]]
+    chosen: int | None = None
+
+
+@dataclass(frozen=True)
+class PoolFacts:
+    """What a step over the whole pool tells of itself; names as the step has them, hostile.
+
+    Args:
+        mark: column in which the step marks rows instead of dropping them; "" for none.
     """
 
     step: str
-    t: float
-    entries: int
-    matched_entries: int
-    rows: int
-    rows_unmatched: int
-    kept: int
-    curve: Sequence[tuple[int, int, int]]
-    top: Sequence[tuple[str, int, int]]
+    operator: str
+    mark: str
+    scalars: Sequence[tuple[str, Scalar]]
+    curve: Curve | None
+    shifts: Sequence[Shift]
+    tables: Sequence[PoolTable]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the step told nothing."""
+        return not (self.scalars or self.curve or self.shifts or self.tables)
 
 
 @dataclass(frozen=True)
@@ -146,6 +186,6 @@ class ReportData:
     kept: Sequence[SampleCard]
     histograms: Sequence[Histogram]
     categories: Sequence[Categories]
-    balances: Sequence[BalanceFacts]
+    pools: Sequence[PoolFacts]
     warnings: Sequence[str]
     versions: Mapping[str, str]

@@ -1,6 +1,6 @@
 """The page: facts of a run → one HTML text that needs nothing else.
 
-The template places, this module words and bounds: it says numbers the way people do, caps how many samples and how
+The template places, `wording` says numbers the way people do, this module bounds: it caps how many samples and how
 much of each text goes on the page, shrinks pictures, and takes what grants access out of URLs. Captions, URLs and
 reasons are hostile: the template escapes every value, samples' URLs are text and never links, and the page's own
 content policy forbids scripts and requests.
@@ -22,6 +22,7 @@ from markupsafe import Markup
 from corpusmith.pipelines.report import charts
 from corpusmith.pipelines.report.data import Categories, ReasonFacts, ReportData, SampleCard, StepFacts
 from corpusmith.pipelines.report.thumbnails import Thumbnail, make_thumbnail
+from corpusmith.pipelines.report.wording import FILTERS, counted, share_of_rows
 from corpusmith.schemas.fates import Fate, conservation_gap
 from corpusmith.schemas.urls import redact_url
 
@@ -29,10 +30,12 @@ MAX_SHEETS = 12
 MAX_SAMPLES = 24
 MAX_REASONS = 60
 MAX_CATEGORIES = 12
-MAX_TEXT_CHARACTERS = 200
+MAX_POOL_FACTS = 40
+MAX_POOL_TABLES = 12
+MAX_POOL_COLUMNS = 8
+MAX_POOL_ROWS = 20
 STRIP_SAMPLES = 14
 OPEN_SHEETS = 1
-NBSP = "\N{NO-BREAK SPACE}"
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """Control characters, overrides of the writing direction, and halves of surrogate pairs, which UTF-8 cannot hold."""
@@ -106,9 +109,9 @@ def headline(data: ReportData) -> str:
         lead = f"{kept} of {data.rows_in:,} rows kept"
     gap = _gap(data)
     if gap > 0:
-        return f"{lead}; {_counted(gap, 'row has', 'rows have')} no fate"
+        return f"{lead}; {counted(gap, 'row has', 'rows have')} no fate"
     if gap < 0:
-        return f"{lead}; {_counted(-gap, 'fate', 'fates')} too many"
+        return f"{lead}; {counted(-gap, 'fate', 'fates')} too many"
     return f"{lead}; every row accounted for"
 
 
@@ -142,19 +145,17 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "count": _count,
+    environment.filters |= FILTERS | {
         "compact": charts.compact,
-        "bytes": _bytes,
-        "duration": _duration,
-        "percent": _percent,
-        "short": _short,
         "parameters": _parameters,
         "yaml_lines": _yaml_lines,
     }
     environment.globals |= {function.__name__: _as_markup(function) for function in charts.CHARTS}
-    environment.globals |= {"drops": _drops, "common_values": _common_values, "counted": _counted}
+    environment.globals |= {"drops": _drops, "common_values": _common_values, "counted": counted}
+    environment.globals |= {"share_of_rows": share_of_rows}
     environment.globals |= {"OPEN_SHEETS": OPEN_SHEETS, "MAX_REASONS": MAX_REASONS}
+    environment.globals |= {"MAX_POOL_FACTS": MAX_POOL_FACTS, "MAX_POOL_TABLES": MAX_POOL_TABLES}
+    environment.globals |= {"MAX_POOL_COLUMNS": MAX_POOL_COLUMNS, "MAX_POOL_ROWS": MAX_POOL_ROWS}
     return environment
 
 
@@ -181,46 +182,6 @@ def _common_values(facts: Categories) -> list[tuple[str, int, int]]:
     rest = ranked[MAX_CATEGORIES - 1 :]
     others = (f"{len(rest)} others", sum(c[1] for c in rest), sum(c[2] for c in rest))
     return [*ranked[: MAX_CATEGORIES - 1], others]
-
-
-def _count(number: float) -> str:
-    return f"{number:,}"
-
-
-def _counted(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
-
-
-def _percent(part: float, whole: float) -> str:
-    if not whole:
-        return "–"
-    share = 100 * part / whole
-    if 0 < share < 0.1:
-        return f"<0.1{NBSP}%"
-    return f"{share:.0f}{NBSP}%" if share == round(share) else f"{share:.1f}{NBSP}%"
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 999.5:
-            return f"{size:.0f}{NBSP}B" if unit == "B" else f"{size:.3g}{NBSP}{unit}"
-        size /= 1000
-    return f"{size:.3g}{NBSP}PB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 0.9995:
-        return f"{1000 * seconds:.0f}{NBSP}ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f}{NBSP}s"
-    minutes, rest_s = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,}{NBSP}h {minutes:02}{NBSP}min" if hours else f"{minutes}{NBSP}min {rest_s:02}{NBSP}s"
-
-
-def _short(text: str, characters: int = MAX_TEXT_CHARACTERS) -> str:
-    one_line = " ".join(str(text)[: 4 * characters].split())
-    return one_line if len(one_line) <= characters else f"{one_line[: characters - 1]}…"
 
 
 def _parameters(parameters: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ STEPS = """
   - balance: {entries: pool, t: 4, min_count: 2, mark: is_even}
   - resample: {by: language, keep: 0.7}
   - top_fraction: {by: score, keep: 0.9, within: language}
-  - keep: "is_new OR is_even OR is_far"
+  - keep: "is_even AND (is_new OR is_far)"
 """
 
 

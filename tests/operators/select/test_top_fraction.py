@@ -136,7 +136,7 @@ def test_numbers_of_any_type(tmp_path: Path, type: pa.DataType, told: str) -> No
     found, reduced = decide(table, tmp_path, by="score", rows=1, lowest=True, within="kind")
     uids = sorted(table.column("uid").to_pylist()[:2])
     assert (found[uids[0]]["fate"], found[uids[1]]["reason"]) == (None, told)
-    assert reduced.summary["cuts"] == [["a", 3, 1, numbers[0]]]
+    assert reduced.summary["cuts"] == [{"value": "a", "rows": 3, "kept": 1, "cut": numbers[0]}]
 
 
 @pytest.mark.parametrize("count", [0, 3])

@@ -17,12 +17,15 @@ from PIL import Image
 
 from corpusmith.pipelines.report import charts
 from corpusmith.pipelines.report.data import (
-    BalanceFacts,
     Categories,
+    Curve,
     Histogram,
+    PoolFacts,
+    PoolTable,
     ReasonFacts,
     ReportData,
     SampleCard,
+    Shift,
     StepFacts,
 )
 from corpusmith.pipelines.report.render import MAX_SHEETS, headline, render_report
@@ -118,8 +121,16 @@ def data() -> ReportData:
         kept=[sample(10 + i, picture) for i in range(3)],
         histograms=[Histogram("width", "px", "width of the image", [0, 100, 200, 400], [5, 7, 9], [0, 3, 9])],
         categories=[Categories("language", "of the caption", [("en", 30, 20), ("de", 10, 0)])],
-        balances=[
-            BalanceFacts("balance", 20, 900, 3, 100, 7, 60, [(1, 50, 21), (2, 30, 19), (3, 4, 4)], [("cat", 50, 21)])
+        pools=[
+            PoolFacts(
+                step="balance",
+                operator="balance",
+                mark="",
+                scalars=[("t", 20), ("entries", 900), ("rows", 96), ("kept", 60), ("tail_share", 0.25)],
+                curve=Curve([(1, 50, 21), (2, 30, 19), (3, 4, 4)], 20),
+                shifts=[Shift("top", [("cat", 50, 21)])],
+                tables=[PoolTable("languages", ["language", "t"], [["de", 1234]])],
+            )
         ],
         warnings=["the resolver failed often"],
         versions={"corpusmith": "0.1.0"},
@@ -139,13 +150,17 @@ def test_page_holds_its_numbers(data: ReportData) -> None:
         "74.3 MB",
         "54.5 %",
         "the resolver failed often",
-        "3 of 900 entries matched",
+        "Entries 900",
+        "Kept 60 62.5 %",
+        "Tail share 25 %",
+        "21 of 50",
+        "de 1,234",
         "width >= 200",
         "20 of 30",
         "corpusmith 0.1.0",
     ):
         assert words in page.text, words
-    assert {"funnel", "reasons", "kept", "dropped", "distributions", "balance", "cost", "recipe"} <= {
+    assert {"funnel", "reasons", "kept", "dropped", "distributions", "pool", "cost", "recipe"} <= {
         attributes.get("id") for attributes in page.of("section")
     }
 
@@ -191,7 +206,17 @@ def test_hostile_texts_stay_text(data: ReportData) -> None:
         kept=[card, plain],
         histograms=[Histogram(HOSTILE, HOSTILE, HOSTILE, [0, 1, 2], [1, 1], [1, 0])],
         categories=[Categories(HOSTILE, HOSTILE, [(HOSTILE, 2, 1)])],
-        balances=[replace(data.balances[0], step=HOSTILE, top=[(HOSTILE, 5, 1)])],
+        pools=[
+            PoolFacts(
+                step=HOSTILE,
+                operator=HOSTILE,
+                mark=HOSTILE,
+                scalars=[(HOSTILE, HOSTILE)],
+                curve=data.pools[0].curve,
+                shifts=[Shift(HOSTILE, [(HOSTILE, 5, 1)])],
+                tables=[PoolTable(HOSTILE, [HOSTILE, HOSTILE], [[HOSTILE, HOSTILE]], 0)],
+            )
+        ],
         warnings=[HOSTILE],
         versions={HOSTILE: HOSTILE},
     )
@@ -305,11 +330,11 @@ def test_page_size_is_bounded(data: ReportData) -> None:
 
 def test_empty_run_reads_as_meant(data: ReportData) -> None:
     empty = replace(
-        data, rows_in=0, fates={}, steps=[], reasons=[], kept=[], histograms=[], categories=[], balances=[], warnings=[]
+        data, rows_in=0, fates={}, steps=[], reasons=[], kept=[], histograms=[], categories=[], pools=[], warnings=[]
     )
     page = Page(render_report(replace(empty, recipe_yaml="", versions={}, description="", shards=0)))
     assert "The input held no rows." in page.text and "Nothing was dropped" in page.text
-    assert not {"balance", "distributions", "dropped", "warnings"} & {s.get("id") for s in page.of("section")}
+    assert not {"pool", "distributions", "dropped", "warnings"} & {s.get("id") for s in page.of("section")}
     none_kept = replace(data, fates={"rejected": 3012}, kept=[])
     assert "No row was kept." in Page(render_report(none_kept)).text
 
@@ -360,14 +385,14 @@ def test_histogram_of_one_value_is_drawn() -> None:
     assert "nan" not in svg and len(rects(svg, "before")) == 1
 
 
-@pytest.mark.parametrize("t", [20, 0, 0.5, 3e6, 1e12, math.inf])
-def test_balance_curve_of_any_t(t: float) -> None:
+@pytest.mark.parametrize("t", [None, 20, 0, 0.5, 3e6, 1e12, math.inf])
+def test_rank_curve_of_any_t(t: float | None) -> None:
     curve = [(rank, 1_000_000 // rank, min(20, 1_000_000 // rank)) for rank in range(1, 100_001)]
-    svg = charts.balance_curve(BalanceFacts("b", t, 100_000, 100_000, 1, 0, 1, curve, []))
+    svg = charts.rank_curve(Curve(curve, t), "b")
     Page(svg)
     assert len(svg) < 12_000 and "nan" not in svg and "inf" not in svg.split("aria-label")[1].split(">", 1)[1]
-    assert ('class="threshold"' in svg) == (1 <= t <= 1e8)
-    assert charts.balance_curve(BalanceFacts("b", t, 5, 0, 1, 1, 0, [], [])) == ""
+    assert ('class="threshold"' in svg) == (t is not None and 1 <= t <= 1e8)
+    assert charts.rank_curve(Curve([], t), "b") == ""
 
 
 def test_ticks_are_round_and_within() -> None:
