@@ -142,7 +142,8 @@ class Reduced:
         decisions: one row for each input uid, in any order: `uid`; `fate` (null to go on, "rejected" or "failed"),
             `reason`, `error`; and the produced columns. A reader is consumed once, so that a large pool's decisions
             need not be held; it ends before the scratch folder does.
-        summary: JSON-able facts for the report (counts before and after, a balance curve).
+        summary: JSON-able facts for the report, which shows any: scalars, name → scalar, name → [before, after], name →
+            facts, and lists of [name, before, after].
     """
 
     decisions: pa.Table | pa.RecordBatchReader

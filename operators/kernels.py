@@ -23,12 +23,14 @@ def compiled(function: Function) -> Function:
 
     Not with numba's own threads: those neither survive a fork nor share cores with an executor's.
     """
+    dispatcher: Any
     try:
-        dispatcher: Any = numba.njit(nogil=True, cache=True)(function)
+        dispatcher = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:
         # neither the module's folder nor the user's can be written
-        return numba.njit(nogil=True)(function)
-    dispatcher._cache = _Forgiving(dispatcher._cache)
+        dispatcher = numba.njit(nogil=True)(function)
+    else:
+        dispatcher._cache = _Forgiving(dispatcher._cache)
     return dispatcher
 
 
