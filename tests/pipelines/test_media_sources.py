@@ -436,6 +436,8 @@ def test_the_examples_of_the_documentation(text: str, tmp_path: Path, monkeypatc
     datasets.DatasetDict({"train": made}).save_to_disk(tmp_path / "dataset")
     (tmp_path / "metadata").mkdir()
     pq.write_table(pa.table({"URL": ["u"], "TEXT": ["t"], "alt_text": ["a"], "title": ["b"]}), "metadata/a.parquet")
+    (tmp_path / "more").mkdir()
+    pq.write_table(pa.table({"URL": ["u2"], "TEXT": ["t2"]}), "more/a.parquet")
     result = run_recipe(text, tmp_path / "out")
     assert result.manifest.counts.kept == len(kept_uids(tmp_path / "out")) > 0
 
