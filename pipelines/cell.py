@@ -14,7 +14,8 @@ import queue
 import sys
 import sysconfig
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -258,21 +259,28 @@ def pickled_by_value(value: Any, operators: Iterable[Operator]) -> bytes:
 
     Classes of modules that are not installed (scripts, notebooks, tests) travel by value.
     """
+    with by_value(cloudpickle, defining_modules(*(part for o in operators for part in (o, o.config)))):
+        return cloudpickle.dumps(value)
+
+
+@contextmanager
+def by_value(pickler: Any, modules: Iterable[ModuleType]) -> Iterator[None]:
+    """Let a cloudpickle take what is defined in modules that are not installed along, and not their names."""
     with _PICKLING:
-        already = cloudpickle.list_registry_pickle_by_value()
-        defining = {m for operator in operators for m in _defining_modules(operator)}
-        modules = {m for m in defining if not _is_installed(m) and m.__name__ not in already}
-        for module in modules:
-            cloudpickle.register_pickle_by_value(module)
+        already = pickler.list_registry_pickle_by_value()
+        chosen = {m for m in modules if not _is_installed(m) and m.__name__ not in already}
+        for module in chosen:
+            pickler.register_pickle_by_value(module)
         try:
-            return cloudpickle.dumps(value)
+            yield
         finally:
-            for module in modules:
-                cloudpickle.unregister_pickle_by_value(module)
+            for module in chosen:
+                pickler.unregister_pickle_by_value(module)
 
 
-def _defining_modules(operator: Operator) -> set[ModuleType]:
-    classes = (*type(operator).__mro__, *type(operator.config).__mro__)
+def defining_modules(*values: Any) -> set[ModuleType]:
+    """The modules in which the classes of values are defined, and what these are made of."""
+    classes = {cls for value in values for cls in type(value).__mro__}
     return {sys.modules[cls.__module__] for cls in classes if cls.__module__ in sys.modules}
 
 

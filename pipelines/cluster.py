@@ -24,11 +24,12 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
+import ray.cloudpickle
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from corpusmith.pipelines.bind import Step
-from corpusmith.pipelines.cell import pickled_by_value
+from corpusmith.pipelines.cell import by_value, defining_modules, pickled_by_value
 from corpusmith.pipelines.executors import WAITING_UNITS, InlineExecutor, available_cpus, side_by_side, waits
 from corpusmith.pipelines.lean import collect_seldom
 from corpusmith.pipelines.stream import InFlight, StreamJob, StreamWorker
@@ -113,7 +114,8 @@ class RayExecutor:
         self._connect()
         remote = ray.remote(num_cpus=1, max_retries=TASK_RETRIES)(_call)
         # once for all tasks of a node: arrays that the task holds are shared there
-        shared = ray.put(task)
+        with by_value(ray.cloudpickle, defining_modules(task, *getattr(task, "__dict__", {}).values())):
+            shared = ray.put(task)
         waiting = list(items)
         running: list[Any] = []
         ahead = 2 * self.cpus
@@ -266,7 +268,8 @@ def _run_once(job: StreamJob, units: Sequence[Unit]) -> Iterator[dict[str, Any]]
 
     stages = _stages(job.segment.stream)
     options = [_stage_options(steps, len(units), stages) for steps in stages]
-    operators = [step.operator for step in job.segment.stream]
+    beside = [job.segment.reduce, job.barrier.step if job.barrier is not None else None]
+    operators = [step.operator for step in (*job.segment.stream, *filter(None, beside))]
     _set_up_ray_data()
     dataset = ray.data.from_blocks([pa.table({"unit": [unit.to_json()]}) for unit in units])
     with warnings.catch_warnings():

@@ -70,7 +70,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def run_demo(web: DemoServer, table: str, output: str) -> RunResult:
     """Run the packaged recipe of the demo from the start."""
     web.requests.clear()
-    spec, source = load_recipe("demo-images", [f"input.path={table}", "output.samples_per_shard=20"])
+    spec, source = load_recipe("demo-images", [f"input.path={table}", "output.samples_per_shard=10"])
     return run(prepare(spec, source), output, RunOptions("inline"), Progress(stream=io.StringIO(), quiet=True))
 
 
