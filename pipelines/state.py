@@ -12,6 +12,7 @@ with the lowest `attempt`, which compaction keeps.
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ MESSAGE = "result_message"
 ATTEMPT = "result_attempt"
 
 ROW_GROUP_ROWS = 4096
+_LAST = "\U0010ffff"
 COMPACTION_THREADS = 4
 
 _KEYS = [(ROOT.name, "ascending"), (UID.name, "ascending"), (DIGEST, "ascending"), (ATTEMPT, "ascending")]
@@ -200,18 +202,47 @@ def read_range(
     storage: Storage, path: str, key: str, low: str, high: str, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """Rows of a Parquet file whose `key` is within [low, high], reading only row groups that may hold some."""
-    with storage.parquet(path) as parquet:
-        index = parquet.schema_arrow.get_field_index(key)
-        groups = [
-            g for g in range(parquet.num_row_groups) if _may_hold(parquet.metadata.row_group(g), index, low, high)
+    return Ranged(storage, path, key).read(low, high, columns)
+
+
+class Ranged:
+    """A Parquet file of which ranges are read, many of them: what its footer says is looked at once. Thread-safe.
+
+    Args:
+        storage: where it lies.
+        path: of the file; it must not change.
+        key: column by which ranges go; best the one that the file is sorted by.
+    """
+
+    def __init__(self, storage: Storage, path: str, key: str) -> None:
+        self._storage, self._path, self._key = storage, path, key
+        self._lock = threading.Lock()
+        self._metadata: pq.FileMetaData | None = None
+
+    def read(self, low: str, high: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows whose key is within [low, high]."""
+        with self._lock:
+            if self._metadata is None:
+                self._look()
+        groups = np.flatnonzero((self._lowest <= high) & (self._highest >= low)).tolist()
+        with self._storage.parquet(self._path, metadata=self._metadata) as parquet:
+            table = parquet.read_row_groups(groups, columns=list(columns) if columns is not None else None)
+        values = table.column(self._key)
+        return table.filter(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high)))
+
+    def _look(self) -> None:
+        with self._storage.parquet(self._path) as parquet:
+            metadata, index = parquet.metadata, parquet.schema_arrow.get_field_index(self._key)
+        bounds = [
+            _bounds(metadata.row_group(group).column(index).statistics) for group in range(metadata.num_row_groups)
         ]
-        table = parquet.read_row_groups(groups, columns=list(columns) if columns is not None else None)
-    values = table.column(key)
-    return table.filter(pc.and_(pc.greater_equal(values, low), pc.less_equal(values, high)))
+        self._lowest = np.array([lowest for lowest, _ in bounds], np.str_)
+        self._highest = np.array([highest for _, highest in bounds], np.str_)
+        self._metadata = metadata
 
 
-def _may_hold(group: pq.RowGroupMetaData, index: int, low: str, high: str) -> bool:
-    statistics = group.column(index).statistics
+def _bounds(statistics: pq.Statistics | None) -> tuple[str, str]:
+    """The lowest and the highest value of a row group; what includes all where they are not known."""
     if statistics is None or not statistics.has_min_max:
-        return True
-    return bool(statistics.min <= high and statistics.max >= low)
+        return "", _LAST
+    return statistics.min, statistics.max

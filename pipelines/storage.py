@@ -257,14 +257,19 @@ class Storage:
                 return Path(self.full(path)).open("rb")
             return self.fs.open(self.full(path), "rb", cache_type="readahead", block_size=1 << 20)
 
-    def parquet(self, path: str) -> pq.ParquetFile:
-        """A Parquet file; FileNotFoundError if there is none."""
+    def parquet(self, path: str, *, metadata: pq.FileMetaData | None = None) -> pq.ParquetFile:
+        """A Parquet file; FileNotFoundError if there is none.
+
+        Args:
+            path: of the file.
+            metadata: its footer, where that was read before.
+        """
         if self.is_local:
             with self._told("read", path):
-                return pq.ParquetFile(self.full(path), memory_map=True)
+                return pq.ParquetFile(self.full(path), memory_map=True, metadata=metadata)
         with self._told("read", path):
             head = self.fs.cat_file(self.full(path), start=0, end=SMALL_BYTES)
-        return pq.ParquetFile(io.BytesIO(head) if len(head) < SMALL_BYTES else self.open(path))
+        return pq.ParquetFile(io.BytesIO(head) if len(head) < SMALL_BYTES else self.open(path), metadata=metadata)
 
     def read_table(self, path: str, columns: list[str] | None = None) -> pa.Table:
         """A whole Parquet file."""

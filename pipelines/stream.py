@@ -23,7 +23,7 @@ from corpusmith.pipelines.capture import OperatorContractError
 from corpusmith.pipelines.flow import Flow
 from corpusmith.pipelines.plan import Segment, flow_schema
 from corpusmith.pipelines.runners import SelectRunner, SplitRunner
-from corpusmith.pipelines.state import Store, read_range
+from corpusmith.pipelines.state import Ranged, Store
 from corpusmith.pipelines.storage import Storage
 from corpusmith.pipelines.units import MediaBin, StepStats, Unit, UnitContext, conform, with_column, without_media
 from corpusmith.schemas.columns import FATE, FATE_ERROR, FATE_REASON, FATE_STEP, ROOT, UID, Column
@@ -124,6 +124,7 @@ class StreamWorker:
         is_plain = bool(steps) and not any(s.operator.kind == "split" for s in stream)
         self._last_id = steps[-1].id if is_plain else ""
         self._staged = [s.id for s in steps if s.id in staged]
+        self._decisions = Ranged(job.work, job.barrier.decisions, ROOT.name) if job.barrier is not None else None
         self._removed: pa.Array | None = None
         self._lock = threading.Lock()
         self._in_hand: dict[str, UnitContext] = {}
@@ -240,7 +241,8 @@ class StreamWorker:
 
     def _pass_barrier(self, table: pa.Table, unit: Unit, barrier: Barrier, context: UnitContext) -> pa.Table:
         """Apply the decisions of the reduce before this stream."""
-        decisions = read_range(self.job.work, barrier.decisions, ROOT.name, unit.low, unit.high)
+        assert self._decisions is not None
+        decisions = self._decisions.read(unit.low, unit.high)
         positions = pc.index_in(table.column(UID.name), value_set=decisions.column(UID.name).combine_chunks())
         if positions.null_count:
             raise OperatorContractError(f"reduce {barrier.step.id!r} gave {positions.null_count} rows no decision")
