@@ -131,7 +131,8 @@ def _sorted(hashes: Words, band: _Band) -> tuple[Ints, Ints]:
 def _bands(hashes: Words, radius: int) -> list[_Band]:
     """The cheapest bands for these hashes; one of no bits at all where all pairs are cheapest."""
     differing = _differing_bits(hashes)
-    counts = [0, *range(1, min(len(differing), 2 * radius + 2) + 1)]
+    most = max(2 * radius + 2, -(-len(differing) // _MAX_KEY_BITS))
+    counts = [0, *range(1, min(len(differing), most) + 1)]
     return list(_cut(differing, min(counts, key=lambda m: _cost(len(hashes), len(differing), radius, m)), radius))
 
 

@@ -157,6 +157,20 @@ def test_clusters_cost_no_pairs(words: int, bits: int, count: int, groups: int |
         assert len(np.unique(found[near])) == 1
 
 
+@pytest.mark.parametrize("radius", [0, 1, 3, 5])
+@pytest.mark.parametrize("words", [1, 4])
+def test_small_radii_cost_no_pairs(words: int, radius: int) -> None:
+    """The fewer bits may differ, the fewer bands are wanted: but never so few that only all pairs are left."""
+    drawn = np.random.default_rng(0)
+    hashes = drawn.integers(0, 2**63, (200_000, words), np.uint64)
+    copies = hashes[:1000].copy()
+    copies[:, 0] ^= np.uint64((1 << radius) - 1)
+    started = time.process_time()
+    found = connected(np.concatenate([hashes, copies]), np.zeros(201_000, np.int64), radius)
+    assert time.process_time() - started < 10
+    assert np.array_equal(found, [*range(200_000), *range(1000)])
+
+
 def test_two_dense_clusters_far_apart_stay_two() -> None:
     """Equal in a quarter of their bits, so that many bands put both into one run."""
     drawn = np.random.default_rng(3)
