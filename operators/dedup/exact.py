@@ -25,11 +25,12 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from corpusmith.operators.contract import Config as BaseConfig
 from corpusmith.operators.contract import Reduce, Reduced, Resources, Rows
+from corpusmith.operators.dedup.against import AgainstSha256, check_unchanged
 from corpusmith.operators.dedup.exact_query import ExactQuery
 from corpusmith.operators.dedup.groups import DEDUP_GROUP, DEDUP_SIZE
 from corpusmith.operators.dedup.normal_forms import Form, normal_form
 from corpusmith.operators.duck import MEMORY_BYTES, renamed, spilling
-from corpusmith.operators.finished import corpora_sha256, samples
+from corpusmith.operators.finished import samples
 from corpusmith.schemas.columns import UID, Column
 from corpusmith.schemas.errors import UserError
 
@@ -67,12 +68,7 @@ class Exact(Reduce, name="dedup.exact", version=1):
             description="folders of finished corpora: rows that are equal to one of their samples are dropped, and so "
             "are rows that are a sample of theirs, by their uid",
         )
-        against_sha256: str | None = Field(
-            default=None,
-            validate_default=True,
-            description="fingerprint of these corpora's samples, filled in when the recipe is read so that a changed "
-            "corpus is a changed step; give it to insist on their present form",
-        )
+        against_sha256: AgainstSha256 = None
 
         @field_validator("forms")
         @classmethod
@@ -81,19 +77,6 @@ class Exact(Reduce, name="dedup.exact", version=1):
                 if name not in info.data.get("on", forms):
                     raise ValueError(f"column {name!r} is not among those of `on`")
             return forms
-
-        @field_validator("against_sha256")
-        @classmethod
-        def _are_the_corpora(cls, given: str | None, info: ValidationInfo) -> str | None:
-            if not info.data.get("against"):
-                return given
-            try:
-                found = corpora_sha256(info.data["against"])
-            except UserError as error:
-                raise ValueError(str(error)) from error
-            if given not in (None, found):
-                raise ValueError(f"the corpora of `against` are others: {found}")
-            return found
 
     positional = "on"
     resources = Resources(memory_bytes=MEMORY_BYTES)
@@ -153,9 +136,7 @@ class Exact(Reduce, name="dedup.exact", version=1):
             pool: types of the columns.
         """
         config = self.config
-        if corpora_sha256(config.against) != config.against_sha256:
-            where = ", ".join(config.against)
-            raise UserError("a finished corpus changed since the recipe was read", where=where, hint="run it again")
+        check_unchanged(config.against, config.against_sha256)
         names = list(dict.fromkeys([UID.name, *config.on]))
         schema = pa.schema([*(pool.field(name) for name in names), *_ORIGIN])
 

@@ -29,13 +29,13 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from corpusmith.operators.contract import Config as BaseConfig
 from corpusmith.operators.contract import Reduce, Reduced, Resources, Rows
+from corpusmith.operators.dedup.against import AgainstSha256, check_unchanged
 from corpusmith.operators.dedup.compared_texts import ComparedTexts
 from corpusmith.operators.dedup.groups import DEDUP_GROUP, DEDUP_SIZE, Grouping
 from corpusmith.operators.dedup.shingles import Ints, Sizes, TextForm, sizes_of
 from corpusmith.operators.dedup.signed_texts import EMPTY, GOOD, Signed, SignedTexts, Signing
-from corpusmith.operators.finished import CORPUS, corpora_sha256, samples
+from corpusmith.operators.finished import CORPUS, samples
 from corpusmith.schemas.columns import CAPTION, UID, Column
-from corpusmith.schemas.errors import UserError
 
 MAX_PERMUTATIONS = 112
 _EMPTY_DETAIL = "the text is empty"
@@ -89,12 +89,7 @@ class MinHash(Reduce, name="dedup.minhash", version=1):
             default=(),
             description="folders of finished corpora: what is a near-duplicate of a sample of theirs goes, too",
         )
-        against_sha256: str | None = Field(
-            default=None,
-            validate_default=True,
-            description="fingerprint of those corpora, filled in when the recipe is read so that a changed corpus is a "
-            "changed step; give it to insist on a state",
-        )
+        against_sha256: AgainstSha256 = None
 
         @field_validator("recall")
         @classmethod
@@ -102,19 +97,6 @@ class MinHash(Reduce, name="dedup.minhash", version=1):
             if "threshold" in info.data:
                 bands_of(info.data["threshold"], recall)
             return recall
-
-        @field_validator("against_sha256")
-        @classmethod
-        def _is_their_state(cls, given: str | None, info: ValidationInfo) -> str | None:
-            if not info.data.get("against"):
-                return given
-            try:
-                found = corpora_sha256(info.data["against"])
-            except UserError as error:
-                raise ValueError(str(error)) from error
-            if given not in (None, found):
-                raise ValueError(f"the finished corpora are in another state: {found}")
-            return found
 
     positional = "threshold"
     resources = Resources(memory_bytes=2 << 30)
@@ -169,8 +151,7 @@ class MinHash(Reduce, name="dedup.minhash", version=1):
     def _delivered(self, delivered: _Delivered) -> Iterator[Signed]:
         """Samples of finished corpora; notes where each comes from."""
         config, signing = self.config, self._signing(None)
-        if config.against and corpora_sha256(config.against) != config.against_sha256:
-            raise UserError("a finished corpus changed after the recipe was read", where=", ".join(config.against))
+        check_unchanged(config.against, config.against_sha256)
         for folder in config.against:
             delivered.begin()
             for batch in samples([folder], [name for name in self._columns if name != UID.name]):

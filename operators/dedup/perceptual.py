@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from corpusmith.operators.contract import Config as BaseConfig
 from corpusmith.operators.contract import Reduce, Reduced, Resources, Rows
+from corpusmith.operators.dedup.against import AgainstSha256, check_unchanged
 from corpusmith.operators.dedup.groups import DEDUP_GROUP, DEDUP_SIZE, Grouping
 from corpusmith.operators.dedup.hamming import MAX_RADIUS, connected
 from corpusmith.operators.dedup.phash import PHASH
 from corpusmith.operators.dedup.ranked_hashes import Ranked, Ranking
 from corpusmith.operators.duck import MEMORY_BYTES
-from corpusmith.operators.finished import corpora_sha256
 from corpusmith.schemas.columns import Column
 from corpusmith.schemas.errors import UserError
 
@@ -69,25 +69,7 @@ class Perceptual(Reduce, name="dedup.perceptual", version=2):
             description="folders of finished corpora with the same column: a picture that looks like one of theirs is "
             "dropped, too",
         )
-        against_sha256: str | None = Field(
-            default=None,
-            validate_default=True,
-            description="fingerprint of the finished corpora, filled in when the recipe is read so that a changed "
-            "corpus is a changed step; give it to insist on theirs",
-        )
-
-        @field_validator("against_sha256")
-        @classmethod
-        def _is_theirs(cls, given: str | None, info: ValidationInfo) -> str | None:
-            if not info.data.get("against"):
-                return given
-            try:
-                found = corpora_sha256(info.data["against"])
-            except UserError as error:
-                raise ValueError(str(error)) from error
-            if given not in (None, found):
-                raise ValueError(f"the finished corpora are others: {found}")
-            return found
+        against_sha256: AgainstSha256 = None
 
     positional = "radius"
     resources = Resources(memory_bytes=MEMORY_BYTES)
@@ -102,6 +84,7 @@ class Perceptual(Reduce, name="dedup.perceptual", version=2):
         return (DEDUP_GROUP, DEDUP_SIZE)
 
     def reduce(self, rows: Rows) -> Reduced:
+        check_unchanged(self.config.against, self.config.against_sha256)
         ranked = self._ranking.of(rows)
         firsts, sizes = _grouped(ranked, self._radius(ranked))
         grouping = _grouping(ranked, firsts, sizes)

@@ -34,15 +34,14 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from corpusmith.operators.contract import Config as BaseConfig
 from corpusmith.operators.contract import Reduce, Reduced, Resources, Rows
+from corpusmith.operators.dedup.against import AgainstSha256, check_unchanged
 from corpusmith.operators.dedup.groups import DEDUP_GROUP, DEDUP_SIZE
 from corpusmith.operators.dedup.semantic_groups import Groups, Rule, grouped
 from corpusmith.operators.dedup.semantic_pool import Pool, preference
 from corpusmith.operators.draws import draws
 from corpusmith.operators.embedding import kmeans, vectors
 from corpusmith.operators.embedding.vectors import Doubles
-from corpusmith.operators.finished import corpora_sha256
 from corpusmith.schemas.columns import EMBEDDING, UID, Column
-from corpusmith.schemas.errors import UserError
 
 CURVE = (0.001, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 """Values of epsilon that the report counts for, besides the one that decides."""
@@ -91,12 +90,7 @@ class Semantic(Reduce, name="dedup.semantic", version=1):
             description="folders of finished corpora with a column of such embeddings: rows near to one of their "
             "samples go, too",
         )
-        against_sha256: str | None = Field(
-            default=None,
-            validate_default=True,
-            description="fingerprint of those corpora, filled in when the recipe is read so that a changed corpus is a "
-            "changed step; give it to insist on one",
-        )
+        against_sha256: AgainstSha256 = None
 
         @field_validator("prefer")
         @classmethod
@@ -104,19 +98,6 @@ class Semantic(Reduce, name="dedup.semantic", version=1):
             if prefer is not None and prefer == info.data.get("column"):
                 raise ValueError("embeddings have no order: name a column of values, such as a score")
             return prefer
-
-        @field_validator("against_sha256")
-        @classmethod
-        def _are_the_corpora(cls, given: str | None, info: ValidationInfo) -> str | None:
-            if not info.data.get("against"):
-                return given
-            try:
-                found = corpora_sha256(info.data["against"])
-            except UserError as error:
-                raise ValueError(str(error)) from error
-            if given not in (None, found):
-                raise ValueError(f"the corpora of `against` are others: {found}")
-            return found
 
     positional = "epsilon"
     resources = Resources(memory_bytes=2 << 30)
@@ -137,8 +118,7 @@ class Semantic(Reduce, name="dedup.semantic", version=1):
 
     def reduce(self, rows: Rows) -> Reduced:
         config = self.config
-        if config.against and corpora_sha256(config.against) != config.against_sha256:
-            raise UserError("the corpora changed after the recipe was read", where=", ".join(config.against))
+        check_unchanged(config.against, config.against_sha256)
         own = vectors.load(rows, config.column, columns=[config.prefer] if config.prefer else [])
         pool = Pool.of(own, config.against, config.column, rows.scratch_dir)
         groups, facts = self._grouped(pool)

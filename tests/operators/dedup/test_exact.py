@@ -200,7 +200,7 @@ def test_a_corpus_that_lacks_a_column_or_changed_is_told(tmp_path: Path) -> None
         decide(table, tmp_path, on=["key"], against=[folder])
     operator = Exact(Exact.Config(on=("url",), against=(folder,)))
     write_corpus(tmp_path / "a", "a", [table_of(url=["http://b"])])
-    with pytest.raises(UserError, match="changed since the recipe was read"):
+    with pytest.raises(UserError, match="changed after the recipe was read"):
         operator.reduce(ShuffledRows(table, tmp_path))
     with pytest.raises(ValidationError, match="the corpora of `against` are others"):
         Exact.Config(on=("url",), against=(folder,), against_sha256=operator.config.against_sha256)

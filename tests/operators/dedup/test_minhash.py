@@ -464,7 +464,7 @@ def test_a_corpus_that_changed_is_another_step(tmp_path: Path) -> None:
     run_recipe(_recipe(tmp_path / "in.parquet", "keep: 'true'"), tmp_path / "old")
     config = MinHash.Config(against=(str(tmp_path / "old"),))
     assert config.against_sha256 is not None
-    with pytest.raises(ValidationError, match="in another state"):
+    with pytest.raises(ValidationError, match="the corpora of `against` are others"):
         MinHash.Config(against=config.against, against_sha256="0" * 64)
 
 
