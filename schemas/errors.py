@@ -5,9 +5,15 @@ Everything else that is raised is a bug in corpusmith or in an operator, and sho
 
 from __future__ import annotations
 
+import re
+
+from corpusmith.schemas.urls import redact_url
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+
 
 class UserError(Exception):
-    """A mistake or an obstacle outside corpusmith, told in the user's words.
+    """A mistake or an obstacle outside corpusmith, told in the user's words; addresses lose their signatures.
 
     Args:
         what: one sentence: what is wrong.
@@ -16,10 +22,10 @@ class UserError(Exception):
     """
 
     def __init__(self, what: str, *, where: str | None = None, hint: str | None = None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.hint = hint
+        self.what = _without_secrets(what)
+        self.where = None if where is None else _without_secrets(where)
+        self.hint = None if hint is None else _without_secrets(hint)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
@@ -27,6 +33,10 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple:
         return _rebuild, (self.what, self.where, self.hint)
+
+
+def _without_secrets(text: str) -> str:
+    return _ADDRESS.sub(lambda address: redact_url(address[0]), text) if "://" in text else text
 
 
 def _rebuild(what: str, where: str | None, hint: str | None) -> UserError:

@@ -137,9 +137,10 @@ def _keep(
     place = _place(files, kind)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False) as file:
-            json.dump(results, file)
-        Path(file.name).replace(place)
+        with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+            written = Path(folder) / place.name
+            written.write_text(json.dumps(results))
+            written.replace(place)
     except OSError:
         pass  # a folder that cannot be written costs hashing again, and nothing else
     return results

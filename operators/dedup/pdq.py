@@ -22,11 +22,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
 
 from corpusmith.operators.contract import AnnotateRows
-from corpusmith.operators.contract import Config as BaseConfig
-from corpusmith.operators.image.decode import Reading, opened, prepare_decoders
+from corpusmith.operators.image.decode import PixelBound, Reading, opened, prepare_decoders
 from corpusmith.operators.image.resample import Scaling
 from corpusmith.operators.image.sizes import Bounds
 from corpusmith.schemas.columns import MEDIA, Column
@@ -63,10 +61,8 @@ class _AsDecoded(Scaling):
 class Pdq(AnnotateRows, name="pdq", version=1):
     """Hash what a picture looks like: pictures that look alike differ in at most 31 of 256 bits."""
 
-    class Config(BaseConfig):
-        max_pixels: int = Field(
-            default=100_000_000, ge=1, description="refuse pictures of more pixels, before decoding"
-        )
+    class Config(PixelBound):
+        pass
 
     config: Config
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from pydantic import Field
+
+from corpusmith.operators.contract import Config
 from corpusmith.operators.image.container import Container, walked
 from corpusmith.operators.image.general import General
 from corpusmith.operators.image.jpeg import Jpeg
@@ -17,6 +20,12 @@ from corpusmith.operators.media_type import media_type
 from corpusmith.schemas.fates import RowFailed
 
 _KNOWN_KINDS = ("image/svg+xml", "image/jxl", "image/x-icon")
+
+
+class PixelBound(Config):
+    """Parameters of a step that looks at pictures and only has to refuse bombs."""
+
+    max_pixels: int = Field(default=100_000_000, ge=1, description="refuse pictures of more pixels, before decoding")
 
 
 def prepare_decoders() -> None:

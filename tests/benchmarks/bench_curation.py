@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import tempfile
 import time
@@ -22,12 +21,11 @@ from pathlib import Path
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from timing import Sampler, command_environment, recipe_of, say, start_command
+from timing import command_environment, recipe_of, say, start_command, watched
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from captions import drawn_captions, real_titles
 
-EVERY_S = 0.1
 FILE_ROWS = 1_000_000
 LIMIT_BYTES = 4e9
 LIMIT_RATIO = 11.0
@@ -60,17 +58,9 @@ def measure(folder: Path, rows: int, t: int, executor: str) -> tuple[float, floa
     environment = command_environment(folder / "path")
     started_s = time.time()
     process = start_command(folder / "recipe.yaml", folder / "corpus", executor=executor, environment=environment)
-    log, lines = folder / "corpus.log", ""
-    peak_bytes, peak_line = 0.0, ""
-    with Sampler(process.pid, every_s=EVERY_S) as sampler:
-        while process.poll() is None:
-            time.sleep(EVERY_S)
-            if sampler.samples and sampler.peak_bytes() > peak_bytes:
-                peak_bytes, lines = sampler.peak_bytes(), log.read_text()
-                peak_line = lines.strip().rpartition("\n")[2]
-    if process.returncode:
-        raise RuntimeError(log.read_text()[-2000:])
-    return time.time() - started_s, peak_bytes, re.split(r"[:,] ", peak_line)[0], log.read_text().splitlines()
+    log = folder / "corpus.log"
+    peak_bytes, where = watched(process, log)
+    return time.time() - started_s, peak_bytes, where, log.read_text().splitlines()
 
 
 def main() -> None:

@@ -10,15 +10,13 @@ The phase in which the peak fell is told, so that a culprit is easily found.
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 import time
 from pathlib import Path
 
-from timing import Sampler, command_environment, recipe_of, say, start_command
+from timing import command_environment, recipe_of, say, start_command, watched
 from workloads import write_input
 
-EVERY_S = 0.1
 LIMIT = 1.25
 """Peaks of a run ten times larger, in parts of the smaller: buffers fill up to their bounds, and no further."""
 
@@ -31,17 +29,9 @@ def measure(folder: Path, rows: int) -> tuple[float, float, str]:
     environment = command_environment(folder / "path")
     started_s = time.time()
     process = start_command(folder / "recipe.yaml", folder / "corpus", executor="inline", environment=environment)
-    log, lines = folder / "corpus.log", ""
-    peak_bytes, peak_line = 0.0, ""
-    with Sampler(process.pid, every_s=EVERY_S) as sampler:
-        while process.poll() is None:
-            time.sleep(EVERY_S)
-            if sampler.samples and sampler.peak_bytes() > peak_bytes:
-                peak_bytes, lines = sampler.peak_bytes(), log.read_text()
-                peak_line = lines.strip().rpartition("\n")[2]
-    if process.returncode:
-        raise RuntimeError(log.read_text()[-2000:])
-    return time.time() - started_s, peak_bytes, re.split(r"[:,] ", peak_line)[0]
+    log = folder / "corpus.log"
+    peak_bytes, where = watched(process, log)
+    return time.time() - started_s, peak_bytes, where
 
 
 def main() -> None:

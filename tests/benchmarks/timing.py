@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -18,6 +19,7 @@ from corpusmith.pipelines.progress import Progress
 from corpusmith.pipelines.run import RunOptions, RunResult, prepare, run
 from corpusmith.schemas.recipe import parse_recipe
 
+WATCH_EVERY_S = 0.1
 COMMAND = Path(sysconfig.get_path("scripts")) / "corpusmith"
 
 
@@ -120,6 +122,24 @@ def start_command(recipe: Path, output: Path, *, executor: str, environment: dic
     command = [str(COMMAND), "run", str(recipe), "--output", str(output), "--executor", executor]
     log = output.with_suffix(".log").open("ab")
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def watched(process: subprocess.Popen[bytes], log: Path) -> tuple[float, str]:
+    """Wait for a command; its peak memory in bytes, and the last line of progress before that.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it said.
+    """
+    peak_bytes, peak_line = 0.0, ""
+    with Sampler(process.pid, every_s=WATCH_EVERY_S) as sampler:
+        while process.poll() is None:
+            time.sleep(WATCH_EVERY_S)
+            if sampler.samples and sampler.peak_bytes() > peak_bytes:
+                peak_bytes = sampler.peak_bytes()
+                peak_line = log.read_text().strip().rpartition("\n")[2]
+    if process.returncode:
+        raise RuntimeError(log.read_text()[-2000:])
+    return peak_bytes, re.split(r"[:,] ", peak_line)[0]
 
 
 def say(line: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from all_pairs import components
 from captions import drawn_captions, emoji_languages, emoji_names
 from corpora import fates, outcome, run_recipe
 from hypothesis import HealthCheck, example, given, settings
@@ -59,20 +60,6 @@ def shingles_of(
 
 def jaccard(a: Shingles, b: Shingles) -> float:
     return len(a & b) / len(a | b)
-
-
-def components(count: int, is_edge: Callable[[int, int], bool]) -> list[set[int]]:
-    waiting, found = set(range(count)), []
-    while waiting:
-        group, ends = set(), [waiting.pop()]
-        while ends:
-            at = ends.pop()
-            group.add(at)
-            near = {other for other in waiting if is_edge(at, other)}
-            waiting -= near
-            ends += near
-        found.append(group)
-    return found
 
 
 def expected(

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from all_pairs import components
 from corpora import fates, run_recipe
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -32,21 +33,6 @@ def decide(table: pa.Table, folder: Path, order: int = 0, **config: Any) -> tupl
     decisions = {row["uid"]: row for row in told.to_pylist()}
     assert len(decisions) == told.num_rows == table.num_rows
     return decisions, reduced
-
-
-def by_all_pairs(count: int, is_edge: Any) -> list[set[int]]:
-    """Connected components, by looking at all pairs."""
-    waiting, found = set(range(count)), []
-    while waiting:
-        group, ends = set(), [waiting.pop()]
-        while ends:
-            at = ends.pop()
-            group.add(at)
-            near = {other for other in waiting if is_edge(at, other)}
-            waiting -= near
-            ends += near
-        found.append(group)
-    return found
 
 
 def expected(
@@ -71,7 +57,7 @@ def expected(
         agree = all(rows[i][name] == rows[j][name] for name in only_if)
         return agree and distance(rows[i], rows[j]) <= radius
 
-    for group in by_all_pairs(len(rows), is_edge):
+    for group in components(len(rows), is_edge):
         members = [rows[i] for i in group]
         scores = [row[prefer] for row in members if row[prefer] is not None] if prefer else []
         best = [row for row in members if prefer and scores and row[prefer] == max(scores)] or members
